@@ -1,0 +1,251 @@
+"""What a list's state consists of: its vocabularies, and from them every stored field, generated.
+
+What enters: the content categories, attributes and time zones found in a log. What leaves: a ``Catalogue`` and the
+ordered ``Field``s of a subscriber's state. The promise: vocabularies only ever grow at their end, so a code or a slot
+never changes its meaning and a row written under an older catalogue is a prefix of one written under a newer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+
+import orjson
+
+from features.contract import EVENT_TYPES, HOURS_OF_WEEK
+from features.errors import CatalogueMissing
+
+VIEWS = ("engagement_velocity", "recency", "spending", "content_affinity", "send_time_profile", "profile")
+
+DECAYED_TYPES = ("sent", "open", "click", "page_view", "form_submit", "purchase")
+HALF_LIVES_DAYS = (1, 7, 30, 90)
+AFFINITY_HALF_LIFE_DAYS = 90
+
+CONTENT_SLOTS = 32
+"""Slot 0 is every category the catalogue does not know; 31 are the list's own most frequent ones."""
+CATEGORY_LIMIT = 255
+"""At most this many categories of one attribute are told apart; later ones are "other" (code 0). Missing is -1."""
+
+
+class Fold(Enum):
+    """How two values of a field become one. Each has an identity and forgets the order of events."""
+
+    SUM = "sum"
+    DECAYED = "decayed"
+    MAX = "max"
+    MIN = "min"
+    LATEST = "latest"
+
+
+@dataclass(frozen=True)
+class Field:
+    """One stored field: its name, its Feast view, how it folds, and how it lies in a packed row."""
+
+    name: str
+    view: str
+    fold: Fold
+    dtype: str = "<f8"
+    length: int = 1
+    half_life_days: float | None = None
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One attribute column of ``subscribers``; ``categories`` is None for a numeric one."""
+
+    name: str
+    categories: tuple[str, ...] | None = None
+
+    @property
+    def field_name(self) -> str:
+        return f"profile_{self.name}"
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """A list's own words. Codes are positions: append-only.
+
+    ``timezones[0]`` is the list's default zone, used for everybody who has none or an unknown one.
+    """
+
+    content: tuple[str, ...] = ()
+    attributes: tuple[Attribute, ...] = ()
+    timezones: tuple[str, ...] = ("UTC",)
+
+    @property
+    def default_timezone(self) -> str:
+        return self.timezones[0]
+
+    @cached_property
+    def fields(self) -> tuple[Field, ...]:
+        """Every stored field in packed order: the fixed ones first, attributes in order of arrival."""
+        return (*_FIXED_FIELDS, *(_attribute_field(attribute) for attribute in self.attributes))
+
+    def fields_of(self, view: str) -> tuple[Field, ...]:
+        return tuple(field for field in self.fields if field.view == view)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """First 16 hex digits of the sha256 of the catalogue's canonical JSON."""
+        return hashlib.sha256(self.to_json()).hexdigest()[:16]
+
+    def grown(
+        self, content: Iterable[str], attributes: Iterable[Attribute], timezones: Iterable[str]
+    ) -> Catalogue:
+        """Take in what is new, keep what is there where it is.
+
+        >>> Catalogue(content=("shoes",)).grown(["hats", "shoes"], [], ["Europe/Paris"]).content
+        ('shoes', 'hats')
+        """
+        return replace(
+            self,
+            content=_appended(self.content, content, CONTENT_SLOTS - 1),
+            attributes=_grown_attributes(self.attributes, attributes),
+            timezones=_appended(self.timezones, timezones, 10_000),
+        )
+
+    def to_json(self) -> bytes:
+        attributes = [{"name": a.name, "categories": a.categories} for a in self.attributes]
+        return orjson.dumps(
+            {"content": self.content, "attributes": attributes, "timezones": self.timezones},
+            option=orjson.OPT_SORT_KEYS,
+        )
+
+    @staticmethod
+    def from_json(text: bytes) -> Catalogue:
+        raw = orjson.loads(text)
+        attributes = tuple(
+            Attribute(a["name"], None if a["categories"] is None else tuple(a["categories"]))
+            for a in raw["attributes"]
+        )
+        return Catalogue(tuple(raw["content"]), attributes, tuple(raw["timezones"]))
+
+    def save(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_suffix(".tmp")
+        beside.write_bytes(self.to_json())
+        beside.replace(path)
+
+    @staticmethod
+    def load(path: Path) -> Catalogue:
+        """Read a saved catalogue.
+
+        Raises
+        ------
+        CatalogueMissing
+            When nothing was learnt yet under this home.
+        """
+        if not path.exists():
+            raise CatalogueMissing(path)
+        return Catalogue.from_json(path.read_bytes())
+
+
+def _appended(known: tuple[str, ...], found: Iterable[str], limit: int) -> tuple[str, ...]:
+    present = set(known)
+    new = [word for word in dict.fromkeys(found) if word not in present]
+    return (*known, *new)[: max(limit, len(known))]
+
+
+def _grown_attributes(known: tuple[Attribute, ...], found: Iterable[Attribute]) -> tuple[Attribute, ...]:
+    grown = {attribute.name: attribute for attribute in known}
+    for attribute in found:
+        old = grown.get(attribute.name)
+        if old is None:
+            new = attribute if attribute.categories is None else Attribute(attribute.name, ())
+            old = grown[attribute.name] = new
+        if old.categories is not None and attribute.categories is not None:
+            grown[attribute.name] = replace(
+                old, categories=_appended(old.categories, attribute.categories, CATEGORY_LIMIT)
+            )
+    return tuple(grown.values())
+
+
+def _attribute_field(attribute: Attribute) -> Field:
+    dtype = "<f8" if attribute.categories is None else "<i4"
+    return Field(attribute.field_name, "profile", Fold.LATEST, dtype, description=f"subscribers.{attribute.name}")
+
+
+def decayed_name(event_type: str, half_life_days: float) -> str:
+    """
+    >>> decayed_name("click", 30)
+    'click_decayed_30d'
+    """
+    return f"{event_type}_decayed_{half_life_days:g}d"
+
+
+def as_of_name(view: str) -> str:
+    return f"{view}_as_of"
+
+
+def _anchor(view: str) -> Field:
+    text = "microseconds since 1970 UTC up to which (exclusive) the view's events are folded; NaN = never written"
+    return Field(as_of_name(view), view, Fold.LATEST, description=text)
+
+
+def _velocity_fields() -> list[Field]:
+    return [
+        Field(
+            decayed_name(kind, days),
+            "engagement_velocity",
+            Fold.DECAYED,
+            half_life_days=days,
+            description=f"{kind} events by people, each halved every {days} days",
+        )
+        for kind in DECAYED_TYPES
+        for days in HALF_LIVES_DAYS
+    ]
+
+
+def _recency_fields() -> list[Field]:
+    stamps = "microseconds since 1970 UTC, NaN = never"
+    return [
+        *(Field(f"{kind}_count", "recency", Fold.SUM, description=f"{kind} events, ever") for kind in EVENT_TYPES),
+        *(Field(f"last_{kind}_at", "recency", Fold.MAX, description=stamps) for kind in EVENT_TYPES),
+        Field("first_engagement_at", "recency", Fold.MIN, description=stamps),
+        Field("machine_open_count", "recency", Fold.SUM, description="opens, less the part that people made"),
+    ]
+
+
+def _spending_fields() -> list[Field]:
+    return [
+        Field("purchase_value_sum", "spending", Fold.SUM, description="in the list's currency"),
+        Field("purchase_value_max", "spending", Fold.MAX, description="in the list's currency, NaN = none"),
+        Field("first_purchase_at", "spending", Fold.MIN, description="microseconds since 1970 UTC, NaN = never"),
+        Field("conversion_value_sum", "spending", Fold.SUM, description="in the list's currency"),
+        *(
+            Field(decayed_name("purchase_value", days), "spending", Fold.DECAYED, half_life_days=days)
+            for days in HALF_LIVES_DAYS[2:]
+        ),
+    ]
+
+
+def _content_field(name: str, description: str) -> Field:
+    return Field(
+        name, "content_affinity", Fold.DECAYED, "<f4", CONTENT_SLOTS, AFFINITY_HALF_LIFE_DAYS, description
+    )
+
+
+def _hours_field(name: str, description: str) -> Field:
+    return Field(name, "send_time_profile", Fold.SUM, "<f4", HOURS_OF_WEEK, None, description)
+
+
+_FIXED_FIELDS = (
+    *(_anchor(view) for view in VIEWS),
+    *_velocity_fields(),
+    *_recency_fields(),
+    *_spending_fields(),
+    _content_field("content_engaged", "engagement by content slot; an event's categories share its weight"),
+    _content_field("content_sent", "sends by content slot; a send's categories share its weight"),
+    _hours_field("sent_by_hour", "sends by local hour of week, 0 = Monday 00:00"),
+    _hours_field("response_by_hour", "opens and clicks by people, by local hour of week"),
+    _hours_field("visit_by_hour", "page views, forms and purchases, by local hour of week"),
+    Field("created_at", "profile", Fold.MIN, description="microseconds since 1970 UTC, NaN = unknown"),
+    Field("timezone", "profile", Fold.LATEST, "<i4", description="position in the catalogue's time zones, -1 = default"),
+    Field("consent_profiling", "profile", Fold.LATEST, "<i4", description="1 yes, 0 no, -1 not asked"),
+    Field("consent_open_tracking", "profile", Fold.LATEST, "<i4", description="1 yes, 0 no, -1 not asked"),
+)

@@ -1,0 +1,72 @@
+"""Where everything lives under one home directory.
+
+What enters: a directory (default: the current one, the repository root). What leaves: paths. The promise: no other
+module joins a path to the home by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Home:
+    """The embedded stores of one installation, all under ``root``."""
+
+    root: Path
+
+    @property
+    def var(self) -> Path:
+        return self.root / "var"
+
+    @property
+    def event_log(self) -> Path:
+        """Directory of the event log: ``events/*.parquet``, ``subscribers.parquet``, ``campaigns.parquet``."""
+        return self.var / "log"
+
+    @property
+    def quarantine(self) -> Path:
+        return self.var / "quarantine"
+
+    @property
+    def catalogue(self) -> Path:
+        return self.var / "catalogue.json"
+
+    @property
+    def offline(self) -> Path:
+        """Directory of Feast's offline sources, one sub-directory of Parquet files per feature view."""
+        return self.var / "feast" / "offline"
+
+    @property
+    def registry(self) -> Path:
+        return self.var / "feast" / "registry.db"
+
+    @property
+    def online(self) -> Path:
+        return self.var / "feast" / "online.db"
+
+    @property
+    def bundles(self) -> Path:
+        """Directory of model bundles: ``{model}/{version}/`` and the pointer ``{model}/current.json``."""
+        return self.var / "bundles"
+
+    @property
+    def predictions(self) -> Path:
+        return self.var / "predictions"
+
+    @property
+    def exports(self) -> Path:
+        return self.var / "exports"
+
+    @property
+    def reports(self) -> Path:
+        return self.var / "reports"
+
+    @property
+    def mlruns(self) -> Path:
+        return self.root / "mlruns"
+
+    @property
+    def tracking_uri(self) -> str:
+        return f"sqlite:///{(self.mlruns / 'mlflow.db').resolve()}"

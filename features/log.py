@@ -1,0 +1,374 @@
+"""The event log of one installation: what was taken in, once, and how to ask about it.
+
+What enters: files in the input contract. What leaves: a connection with the log's tables. The promise: an event is in
+the log once and for ever as it was first told; taking the same file in twice changes nothing; a crash at any moment
+leaves a log that opens and that the same file completes.
+
+On disk: ``events/*.parquet``, each written once under the hash of its content; ``subscribers.parquet`` and
+``campaigns.parquet``, replaced in one step; the quarantine, one file per file that held bad rows.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import duckdb
+import ibis
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from features.contract import EVENT_SCHEMA
+from features.errors import EmptyLog, UnreadableFile
+from features.home import Home
+from features.intake import (
+    CAMPAIGNS,
+    EVENTS,
+    SUBSCRIBERS,
+    Contract,
+    Progress,
+    Staged,
+    literal,
+    quoted,
+    stage,
+    workshop,
+)
+
+ROW_GROUP_ROWS = 122_880
+READING_SHARE = 0.9
+"""Of the work of an ingest; the rest is sorting and writing."""
+
+QUARANTINE_SCHEMA = pa.schema(
+    [
+        pa.field("table", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("raw", pa.string(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class IntakeReport:
+    """What became of every row of the files given: the five counts add up to all rows."""
+
+    accepted: int
+    """Events new to the log."""
+    repeated: int
+    """Rows of any table that say what an earlier row of the file, or for events of the log, said already."""
+    quarantined: int
+    """Rows of any table with a fault; ``reasons`` says how many of which."""
+    reasons: dict[str, int]
+    notes: tuple[str, ...]
+    subscribers: int
+    campaigns: int
+
+    def summary(self) -> str:
+        """One line for a person."""
+        return (
+            f"{self.accepted:,} new events, {self.subscribers:,} subscribers and {self.campaigns:,} campaigns "
+            f"taken in; {self.repeated:,} rows repeated, {self.quarantined:,} quarantined"
+        )
+
+
+class EventLog:
+    """The log under one home."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+
+    def append(
+        self,
+        events: Path | None,
+        subscribers: Path | None,
+        campaigns: Path | None,
+        progress: Progress | None = None,
+    ) -> IntakeReport:
+        """Take files (or directories of them) in. All are checked before anything is changed.
+
+        An event known already is repeated, or quarantined where it now says something else. A row of a subscriber or
+        campaign replaces that one's earlier row; columns the new file does not have keep what they held.
+
+        Raises
+        ------
+        UnreadableFile, MissingColumns, WrongColumnType, EmptyInput
+            When a whole file is at fault; then nothing was changed.
+        """
+        given = [(EVENTS, events), (SUBSCRIBERS, subscribers), (CAMPAIGNS, campaigns)]
+        asked = [(contract, path) for contract, path in given if path is not None]
+        shares = _shares([path for _, path in asked], progress)
+        with self._locked(), workshop() as con:
+            staged = [
+                self._stage(con, contract, path, share) for (contract, path), share in zip(asked, shares, strict=True)
+            ]
+            for one in staged:
+                self._keep(con, one)
+                self._quarantine(con, one)
+        if progress:
+            progress(1.0)
+        return self._report(staged)
+
+    def connect(self) -> ibis.BaseBackend:
+        """An in-memory DuckDB behind Ibis with ``events``, ``subscribers`` and ``campaigns``, all typed.
+
+        The three are the log as it is now, whatever is appended later. Whoever has events but no row in
+        ``subscribers.parquet`` is in ``subscribers`` too, created when first heard of and otherwise unknown.
+
+        Raises
+        ------
+        EmptyLog
+            When there is neither an event nor a subscriber.
+        """
+        self._refuse_empty()
+        con = ibis.duckdb.connect(
+            temp_directory=str(self.home.var / "spill"),
+            autoinstall_known_extensions="false",
+            autoload_known_extensions="false",
+        )
+        con.raw_sql("SET enable_progress_bar = false")
+        with self._reading():
+            for statement in self._tables():
+                con.raw_sql(statement)
+        return con
+
+    def start(self) -> datetime:
+        """When the log first heard of anything: its earliest ``received_at``; without events, ``created_at``."""
+        return self._bound("min")
+
+    def end(self) -> datetime:
+        """When the log last heard of anything: its latest ``received_at``; without events, ``created_at``."""
+        return self._bound("max")
+
+    def fingerprint(self) -> str:
+        """Sha256 (hex) over name, size and content of every file of the log; the quarantine is no part of it."""
+        self._refuse_empty()
+        whole = hashlib.sha256()
+        for path in (*self._event_files(), *filter(Path.exists, (self._file(SUBSCRIBERS), self._file(CAMPAIGNS)))):
+            whole.update(f"{path.name}\0{path.stat().st_size}\0{_digest(path)}\n".encode())
+        return whole.hexdigest()
+
+    # --- where things are
+
+    def _event_files(self) -> list[Path]:
+        return sorted((self.home.event_log / "events").glob("*.parquet"))
+
+    def _file(self, contract: Contract) -> Path:
+        return self.home.event_log / f"{contract.table}.parquet"
+
+    def _refuse_empty(self) -> None:
+        if not self._event_files() and not self._file(SUBSCRIBERS).exists():
+            raise EmptyLog(self.home.event_log)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Two ingests wait for each other; the lock goes with the process that holds it."""
+        self.home.var.mkdir(parents=True, exist_ok=True)
+        with (self.home.var / "log.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except (duckdb.Error, pa.ArrowException) as error:
+            raise UnreadableFile(self.home.event_log, "a file of the log itself is damaged") from error
+
+    # --- taking in
+
+    def _stage(
+        self, con: duckdb.DuckDBPyConnection, contract: Contract, path: Path, progress: Progress | None
+    ) -> Staged:
+        files = self._event_files()
+        if contract is EVENTS and files:
+            with self._reading():
+                con.execute(f"create temp view known as {_scan(files)}")
+            return stage(con, contract, path, known="known", progress=progress)
+        expected = {
+            field.name: field.type for field in self._kept_schema(contract) if field.name not in contract.columns
+        }
+        return stage(con, contract, path, expected=expected, progress=progress)
+
+    def _kept_schema(self, contract: Contract) -> pa.Schema:
+        """Of the subscribers or campaigns taken in so far."""
+        path = self._file(contract)
+        with self._reading():
+            return pq.read_schema(path) if path.exists() else pa.schema([])
+
+    def _keep(self, con: duckdb.DuckDBPyConnection, staged: Staged) -> None:
+        """Write what was accepted: events beside those before, the other tables anew."""
+        if not staged.accepted:
+            return
+        if staged.contract is EVENTS:
+            directory = self.home.event_log / "events"
+            beside = _written(con, "select * from events_accepted", EVENT_SCHEMA, directory)
+            _publish(beside, directory / f"{_digest(beside)}.parquet")
+            return
+        target = self._file(staged.contract)
+        schema = _united(staged, self._kept_schema(staged.contract))
+        with self._reading():
+            beside = _written(con, _upsert(staged, target), schema, target.parent)
+        _publish(beside, target)
+
+    def _quarantine(self, con: duckdb.DuckDBPyConnection, staged: Staged) -> None:
+        """One file per source that had bad rows, named by the source's content: ingesting it again writes it again."""
+        table = staged.contract.table
+        found = con.execute(f"select distinct source from {table}_quarantined").fetchall()
+        sources = {path.name: path for path in staged.sources}
+        for (name,) in found:
+            rows = f"select '{table}' as table, * from {table}_quarantined where source = {literal(name)} order by row"
+            beside = _written(con, rows, QUARANTINE_SCHEMA, self.home.quarantine)
+            _publish(beside, self.home.quarantine / f"{table}-{_digest(sources[name])[:32]}.parquet")
+
+    def _report(self, staged: Sequence[Staged]) -> IntakeReport:
+        reasons: Counter[str] = Counter()
+        for one in staged:
+            reasons.update(one.reasons)
+        accepted = Counter({one.contract.table: one.accepted for one in staged})
+        return IntakeReport(
+            accepted=accepted["events"],
+            repeated=sum(one.repeated for one in staged),
+            quarantined=sum(one.quarantined for one in staged),
+            reasons=dict(reasons),
+            notes=(*(note for one in staged for note in one.notes), *self._future(accepted["events"])),
+            subscribers=accepted["subscribers"],
+            campaigns=accepted["campaigns"],
+        )
+
+    def _future(self, accepted: int) -> Iterator[str]:
+        """One wrong clock moves the log's end, and with it which labels count as mature."""
+        if accepted and (end := self.end()) > datetime.now(UTC) + timedelta(days=1):
+            yield f"the log now ends on {end:%Y-%m-%d}, in the future: check the clocks behind received_at"
+
+    # --- asking
+
+    def _bound(self, extreme: str) -> datetime:
+        self._refuse_empty()
+        files = self._event_files()
+        column, source = ("received_at", files) if files else ("created_at", [self._file(SUBSCRIBERS)])
+        with self._reading(), duckdb.connect() as con:
+            con.execute("SET TimeZone = 'UTC'")
+            # As microseconds: what kind of zone object comes with a timestamp is DuckDB's affair.
+            rows = con.execute(f"select epoch_us({extreme}({column})) from ({_scan(source)})").fetchall()
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=rows[0][0])
+
+    def _tables(self) -> Iterator[str]:
+        yield f"create view events as {_scan(self._event_files(), EVENTS)}"
+        subscribers, campaigns = self._file(SUBSCRIBERS), self._file(CAMPAIGNS)
+        yield f"""
+            create table subscribers as
+            with kept as ({_scan([subscribers] if subscribers.exists() else [], SUBSCRIBERS)}),
+            heard as (select subscriber_id, min(received_at) as created_at from events group by subscriber_id)
+            select * from (
+                from kept union all by name (select * from heard anti join kept using (subscriber_id))
+            ) order by subscriber_id
+        """
+        yield f"create table campaigns as {_scan([campaigns] if campaigns.exists() else [], CAMPAIGNS)}"
+
+
+_SQL_OF_TYPE = {
+    pa.string(): "varchar",
+    pa.timestamp("us", tz="UTC"): "timestamptz",
+    pa.float64(): "double",
+    pa.bool_(): "boolean",
+    pa.list_(pa.string()): "varchar[]",
+}
+
+
+def _scan(files: list[Path], contract: Contract = EVENTS) -> str:
+    """SQL of all rows of Parquet files; without a file, no row of the contract's columns."""
+    if files:
+        # A home may lie under a name that DuckDB would take for a pattern or a partition.
+        listed = ", ".join(literal(glob.escape(str(path))) for path in files)
+        return f"select * from read_parquet([{listed}], hive_partitioning = false)"
+    columns = (f"null::{_SQL_OF_TYPE[field.type]} as {field.name}" for field in contract.schema)
+    return f"select {', '.join(columns)} where false"
+
+
+def _united(staged: Staged, kept: pa.Schema) -> pa.Schema:
+    """The new file's columns and the attributes only earlier files had, these first."""
+    contract = staged.contract
+    fixed = [field for field in staged.schema if field.name in contract.columns]
+    earlier = [field for field in kept if field.name not in contract.columns]
+    new = [field for field in staged.schema if field.name not in {known.name for known in (*fixed, *earlier)}]
+    return pa.schema([*fixed, *earlier, *new])
+
+
+def _upsert(staged: Staged, target: Path) -> str:
+    """SQL of the table as it will be. ``stage`` gave every attribute the spelling it had before."""
+    contract = staged.contract
+    new = f"{contract.table}_accepted"
+    if not target.exists():
+        return f"select * from {new}"
+    before = pq.read_schema(target).names
+    told = [name for name in staged.present if name != contract.key]
+    untold = [name for name in before if name not in staged.present]
+    columns = [contract.key, *(f"new.{quoted(name)}" for name in told), *(f"old.{quoted(name)}" for name in untold)]
+    return f"""
+        with old as ({_scan([target])})
+        select * from (
+            select {", ".join(columns)} from {new} as new left join old using ({contract.key})
+            union all by name (select * from old anti join {new} using ({contract.key}))
+        ) order by {contract.key}
+    """
+
+
+def _shares(paths: list[Path], progress: Progress | None) -> list[Progress | None]:
+    """One progress per path, each moving the whole on by the path's share of all bytes."""
+    if progress is None:
+        return [None] * len(paths)
+    sizes = [_bytes(path) for path in paths]
+    total, shares = max(sum(sizes), 1), []
+    for number, size in enumerate(sizes):
+        begin = sum(sizes[:number])
+
+        def share(done: float, begin: int = begin, size: int = size) -> None:
+            progress(READING_SHARE * (begin + done * size) / total)
+
+        shares.append(share)
+    return [*shares]
+
+
+def _bytes(path: Path) -> int:
+    """Of a file or a directory's files; a path that is not there is the intake's to complain about."""
+    files = path.iterdir() if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _written(con: duckdb.DuckDBPyConnection, query: str, schema: pa.Schema, directory: Path) -> Path:
+    """Write a query's rows, safely on disk, under a name in the directory that nothing reads."""
+    directory.mkdir(parents=True, exist_ok=True)
+    beside = directory / "incoming.tmp"
+    with pq.ParquetWriter(beside, schema, compression="zstd") as writer:
+        for batch in con.sql(query).to_arrow_reader(ROW_GROUP_ROWS):
+            writer.write_table(pa.Table.from_batches([batch]).select(schema.names).cast(schema))
+    with beside.open("rb") as file:
+        os.fsync(file.fileno())
+    return beside
+
+
+def _publish(beside: Path, target: Path) -> None:
+    """Give a written file its name in one step; one that is there with the same content stays untouched."""
+    if target.exists() and _digest(target) == _digest(beside):
+        beside.unlink()
+        return
+    beside.replace(target)
+    directory = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,39 @@
+"""Churn: who is slipping away.
+
+Label: of those who engaged in the last ``activity_window`` and did not opt out, who will not engage at all within the
+horizon, or will opt out. Engagement is by people: a machine's opens keep nobody alive. What leaves: a calibrated
+probability, a band with fixed cut-offs and a percentile.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.ranking import percentile
+from models.spec import BOOSTING, ModelSpec
+
+SPEC = ModelSpec(
+    name="churn",
+    question="Who is slipping away?",
+    positive="stops engaging or opts out",
+    outcome="churned",
+    horizon=timedelta(days=60),
+    activity_window=timedelta(days=90),
+    as_of_policy="grid",
+    baseline="hours_since_last_engagement",
+    parameters=BOOSTING,
+)
+
+BANDS = ("low", "medium", "high")
+BAND_CUTS = (0.30, 0.60)
+"""Probabilities from which a subscriber is in the medium and the high band."""
+
+
+def answer(probability: npt.NDArray[np.float64], quantiles: list[float]) -> dict[str, npt.NDArray[Any]]:
+    """Columns ``probability``, ``band``, ``percentile`` (0–100; 100 = the most endangered)."""
+    band = np.asarray(BANDS)[np.searchsorted(BAND_CUTS, probability, side="right")]
+    return {"probability": probability, "band": band, "percentile": percentile(probability, quantiles)}

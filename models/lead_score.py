@@ -1,0 +1,46 @@
+"""Lead score: who will convert.
+
+Label: of those who have not converted, who will within the horizon. What leaves: a calibrated probability, a score 0–100
+(where the lead stands among those the model was judged on) and a grade A–E with fixed cut-offs on the score.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.ranking import percentile
+from models.spec import BOOSTING, ModelSpec
+
+SPEC = ModelSpec(
+    name="lead_score",
+    question="Who will convert?",
+    positive="converts",
+    outcome="converted",
+    horizon=timedelta(days=30),
+    as_of_policy="both",
+    baseline="hours_since_last_engagement",
+    parameters=BOOSTING,
+)
+
+GRADES = ("E", "D", "C", "B", "A")
+GRADE_CUTS = (20, 40, 70, 90)
+"""Scores from which a lead has grade D, C, B and A: the best tenth gets an A."""
+
+
+def answer(probability: npt.NDArray[np.float64], quantiles: list[float]) -> dict[str, npt.NDArray[Any]]:
+    """Columns ``probability``, ``score`` (0–100), ``grade`` (A best) and ``percentile``, which is the score."""
+    score = percentile(probability, quantiles)
+    return {"probability": probability, "score": score, "grade": grade(score), "percentile": score}
+
+
+def grade(score: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """
+    >>> import numpy as np
+    >>> grade(np.array([5, 81, 90])).tolist()
+    ['E', 'B', 'A']
+    """
+    return np.asarray(GRADES)[np.searchsorted(GRADE_CUTS, score, side="right")]

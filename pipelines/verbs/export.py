@@ -1,0 +1,48 @@
+"""`inbox export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from features.clock import parse_instant
+from features.errors import BundleMissing, UnusableOption
+from pipelines.about import about_home
+from pipelines.console import Narrator
+from pipelines.export import ExportContext, write_leads
+from pipelines.score import score_list
+from pipelines.verbs.options import HERE, HomeOption, home_at
+
+FORMATS = ("csv", "xlsx", "parquet")
+
+
+def command(
+    what: Annotated[str, typer.Argument(help="`leads`, the one export there is.")] = "leads",
+    format: Annotated[list[str] | None, typer.Option(help=f"{', '.join(FORMATS)}; all unless given. Repeatable.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory; var/exports unless given.")] = None,
+    at: Annotated[str | None, typer.Option(help="Score as of this instant; just after the log's end unless given.")] = None,
+    home: HomeOption = HERE,
+) -> None:
+    """Score everybody and write the leads, best first, with grades and reasons, for a marketer to open.
+
+    Example: [bold]inbox export leads --format xlsx --out exports[/]
+    """
+    if what != "leads":
+        raise UnusableOption("export", f"{what!r} is not known; `inbox export leads` is")
+    narrator, place = Narrator(), home_at(home)
+    moment = parse_instant(at, "--at") if at else None
+    with narrator.step("score with reasons") as share:
+        scored = score_list(place, share, moment, explain=True)
+    if "lead_score_score" not in scored.column_names:
+        raise BundleMissing(place.bundles / "lead_score")
+    about = about_home(place)
+    version, scored_at = scored["lead_score_model_version"][0].as_py(), scored["scored_at"][0].as_py()
+    context = ExportContext(version, scored_at, about.simulated, about.name)
+    for kind in format or FORMATS:
+        with narrator.step(f"write {kind}"):
+            summary = write_leads(scored, (out or place.exports) / f"leads.{kind}", kind, context)
+        narrator.say(f"  {summary.path}: {summary.rows:,} leads")
+    grades = ", ".join(f"{grade} {count:,}" for grade, count in summary.grades.items())
+    narrator.say(f"Exported {summary.rows:,} leads ({grades}); {summary.no_consent:,} without consent left out.")

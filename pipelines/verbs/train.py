@@ -1,0 +1,57 @@
+"""`inbox train`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipelines.console import Narrator
+from pipelines.train import Outcome, train_models
+from pipelines.verbs.options import HERE, HomeOption, HorizonOption, ModelsArgument, chosen_models, home_at, horizons
+
+
+def command(
+    models: ModelsArgument = None,
+    horizon: HorizonOption = None,
+    allow_feature: Annotated[
+        list[str] | None, typer.Option(help="A feature that may tell the answer alone. May be repeated.")
+    ] = None,
+    home: HomeOption = HERE,
+) -> None:
+    """Train models on the log and register them in MLflow as challengers.
+
+    Exit code 1 when no asked model could be trained.
+
+    Example: [bold]inbox train churn --horizon churn=90d[/]
+    """
+    narrator = Narrator()
+    chosen = chosen_models(models)
+    outcomes = train_models(home_at(home), chosen, narrator, horizons(horizon), allow_feature or ())
+    for outcome in outcomes:
+        narrator.say(f"  {describe(outcome)}")
+    trained = [outcome.spec.name for outcome in outcomes if outcome.version]
+    narrator.say(f"Trained {len(trained)} of {len(outcomes)} models: {', '.join(trained) or 'none'}.")
+    raise typer.Exit(0 if trained else 1)
+
+
+def describe(outcome: Outcome) -> str:
+    """One line: the version and how good it is beside its simplest baseline, or why there is none."""
+    if outcome.refusal is not None:
+        return f"[yellow]not possible[/] {outcome.refusal}"
+    name = f"[bold]{outcome.spec.name}[/] version {outcome.version}"
+    if outcome.hours is not None:
+        ours, base = outcome.hours.ours, outcome.hours.baseline
+        return (
+            f"{name}: from hours of activity alone, log-likelihood of later hours {ours.value:.3f} "
+            f"({ours.low:.3f} to {ours.high:.3f}); everybody's histogram {base.value:.3f}"
+        )
+    judgement = outcome.fitted.judgement if outcome.fitted else None
+    if judgement is None:
+        return f"{name}: not judged"
+    ours, base = judgement.ours.auc, judgement.baseline.auc
+    return (
+        f"{name}: AUC {ours.value:.3f} ({ours.low:.3f} to {ours.high:.3f}) on {judgement.ours.rows:,} later rows; "
+        f"{judgement.baseline_name.replace('_', ' ')} alone {base.value:.3f}; "
+        f"calibration error {judgement.ours.expected_calibration_error.value:.3f}"
+    )

@@ -1,0 +1,237 @@
+"""The outermost door: who may ask, in what form, how much, how slowly, how many at once.
+
+What enters: anything that arrives. What leaves: requests with a known key and a whole, bounded body; for all others,
+and for everything that goes wrong further in, a problem. The promise: it never raises, never leaves a caller hanging,
+and nothing that was sent appears in an error or a log line; paths are named by route, because they may hold a
+subscriber's id.
+
+It wraps the whole ASGI application, Bento's middleware included. Whatever further in answers with an error status in a
+form of its own (Bento's plain texts, a 404) leaves as a problem too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from time import perf_counter
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from features.errors import (
+    BodyTooLarge,
+    NotJson,
+    Overloaded,
+    RequestError,
+    ScoringError,
+    SlowBody,
+    UnknownKey,
+)
+from serving.keys import KeyRing
+from serving.meters import Meters
+from serving.problems import GATEWAY_TIMEOUT, INTERNAL_ERROR, MEDIA_TYPE, Reply, bare_problem, problem
+from serving.settings import ServingSettings
+
+log = logging.getLogger("inbox.guard")
+access_log = logging.getLogger("inbox.access")
+
+REQUEST_ID = "inbox.request_id"
+"""Where the request's id is found in the ASGI scope."""
+
+SCORES = "/v1/scores"
+ONE_SCORE = "/v1/scores/{subscriber_id}"
+PROBES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
+DOCS = frozenset({"/", "/docs.json"})
+STATIC = "/static_content/"
+
+RETRY_AFTER_S = 1
+CLIENT_GONE = 499
+"""Counted, never sent: the caller hung up before its body was whole."""
+
+_ERROR_STATUS = 400
+_KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_KEPT_HEADERS = frozenset({b"allow", b"retry-after"})
+
+
+class _ClientGone(Exception):
+    """The caller hung up."""
+
+
+class _TooSlow(Exception):
+    """The application did not finish by the deadline."""
+
+
+def route_of(path: str) -> str:
+    """The route's template. There are few, whatever is asked for.
+
+    >>> route_of("/v1/scores/s00017")
+    '/v1/scores/{subscriber_id}'
+    """
+    if path.startswith(SCORES + "/"):
+        return ONE_SCORE
+    if path.startswith(STATIC):
+        return STATIC
+    return path if path == SCORES or path in PROBES or path in DOCS else "other"
+
+
+class Guard:
+    """ASGI middleware around everything else."""
+
+    def __init__(self, app: ASGIApp, settings: ServingSettings, keys: KeyRing, meters: Meters) -> None:
+        self.app, self.settings, self.keys, self.meters = app, settings, keys, meters
+        self.open_routes = PROBES | ({*DOCS, STATIC} if settings.docs_open else set())
+        self.in_flight = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._exchange(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started, route = perf_counter(), route_of(scope["path"])
+        request_id = scope[REQUEST_ID] = uuid.uuid4().hex
+        answer = _Answer(send, request_id)
+        try:
+            await self._pass_on(scope, receive, answer, route)
+        except RequestError as error:
+            await answer.replace(problem(error, request_id))
+        except _ClientGone:
+            answer.status = CLIENT_GONE
+        except _TooSlow:
+            await answer.replace(bare_problem(GATEWAY_TIMEOUT, request_id))
+        except Exception as error:  # noqa: BLE001 - one of the two outermost doors
+            log.error("%s (request %s)", described(error), request_id)
+            await answer.replace(bare_problem(INTERNAL_ERROR, request_id))
+        if not answer.status:
+            log.error("the application did not answer (request %s)", request_id)
+            await answer.replace(bare_problem(INTERNAL_ERROR, request_id))
+        self._record(scope["method"], route, answer.status, perf_counter() - started, request_id)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, answer: _Answer, route: str) -> None:
+        """Let the request in, or raise the reason why not."""
+        if route in self.open_routes:
+            await self._run(scope, receive, answer)
+            return
+        headers = dict(scope["headers"])
+        self._check_key(headers)
+        if scope["method"] == "POST":
+            self._check_form(headers)
+            receive = _replayed(await self._body(receive), receive)
+        if self.in_flight >= self.settings.max_in_flight:
+            raise Overloaded(RETRY_AFTER_S)
+        self.in_flight += 1
+        try:
+            await self._run(scope, receive, answer)
+        finally:
+            self.in_flight -= 1
+
+    async def _run(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        try:
+            async with asyncio.timeout(self.settings.answer_deadline_s) as deadline:
+                await self.app(scope, receive, answer.send)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            raise _TooSlow from None
+
+    def _check_key(self, headers: dict[bytes, bytes]) -> None:
+        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() != b"bearer" or not self.keys.holds(key.strip()):
+            raise UnknownKey
+
+    def _check_form(self, headers: dict[bytes, bytes]) -> None:
+        media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if media_type != b"application/json" or headers.get(b"content-encoding", b"identity") != b"identity":
+            raise NotJson
+        announced = headers.get(b"content-length", b"")
+        if announced.isdigit() and int(announced) > self.settings.body_limit_bytes:
+            raise BodyTooLarge(self.settings.body_limit_bytes)
+
+    async def _body(self, receive: Receive) -> bytes:
+        try:
+            async with asyncio.timeout(self.settings.body_deadline_s):
+                return await self._read(receive)
+        except TimeoutError:
+            raise SlowBody(self.settings.body_deadline_s) from None
+
+    async def _read(self, receive: Receive) -> bytes:
+        body, more = bytearray(), True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _ClientGone
+            body += message.get("body", b"")
+            if len(body) > self.settings.body_limit_bytes:
+                raise BodyTooLarge(self.settings.body_limit_bytes)
+            more = message.get("more_body", False)
+        return bytes(body)
+
+    def _record(self, method: str, route: str, status: int, seconds: float, request_id: str) -> None:
+        method = method if method in _KNOWN_METHODS else "other"
+        self.meters.observe(method, route, status, seconds)
+        if route not in PROBES:
+            access_log.info("%s %s %d %.1f ms (request %s)", method, route, status, seconds * 1000, request_id)
+
+
+class _Answer:
+    """What goes back to the caller: at most one answer, and errors only as problems."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send, self._request_id = send, request_id
+        self._replaced = False
+        self.status = 0
+
+    async def send(self, message: Message) -> None:
+        """Pass on what the application says, but for errors in a form of its own."""
+        if self._replaced:
+            return
+        if message["type"] == "http.response.start":
+            headers = message.get("headers", ())
+            if message["status"] >= _ERROR_STATUS and not _is_problem(headers):
+                kept = [(name, value) for name, value in headers if name in _KEPT_HEADERS]
+                await self.replace(bare_problem(message["status"], self._request_id, kept))
+                return
+            self.status = message["status"]
+        await self._send(message)
+
+    async def replace(self, reply: Reply) -> None:
+        """Say this instead of whatever the application will say. Too late once it has begun."""
+        if self.status:
+            return
+        self._replaced, self.status = True, reply.status
+        await self._send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
+        await self._send({"type": "http.response.body", "body": reply.body})
+
+
+def _is_problem(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    return any(name == b"content-type" and value.startswith(MEDIA_TYPE.encode()) for name, value in headers)
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """A ``receive`` that gives the whole body at once, then whatever comes after it."""
+    whole: Message | None = {"type": "http.request", "body": body, "more_body": False}
+
+    async def replay() -> Message:
+        nonlocal whole
+        if whole is None:
+            return await receive()
+        message, whole = whole, None
+        return message
+
+    return replay
+
+
+def described(error: Exception) -> str:
+    """What a log line may say of an unexpected error: its kind and place. Its message may hold what was sent, so it is
+    left out unless the error is ours.
+    """
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    places = " > ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)
+    said = f": {error}" if isinstance(error, ScoringError) else ""
+    return f"{type(error).__name__} at {places}{said}"

@@ -1,0 +1,228 @@
+"""Every score that was given, written down: what monitoring, lift and disputes are answered from.
+
+What enters: answered requests, handed over by the event loop. What leaves: Parquet files under ``var/predictions``,
+one row per subscriber and model. The promise: handing over never waits and never fails; what does not fit is counted.
+A file is whole or absent. A killed process loses what was not written yet, at most ``roll_seconds`` of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import chain, repeat
+from pathlib import Path
+from threading import Condition, Thread
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from features.contract import MODELS, UTC_MICROSECONDS
+from serving.answers import Scores, to_arrow
+
+log = logging.getLogger("inbox.predictions")
+
+LOG_SCHEMA = pa.schema(
+    [
+        pa.field("request_id", pa.string(), nullable=False),
+        pa.field("campaign_id", pa.string()),
+        pa.field("subscriber_id", pa.string(), nullable=False),
+        pa.field("scored_at", UTC_MICROSECONDS, nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("feature_age_s", pa.float64()),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("model_version", pa.string(), nullable=False),
+        pa.field("probability", pa.float64(), nullable=False),
+        pa.field("send_at", UTC_MICROSECONDS),
+        pa.field("hour_of_week", pa.int32()),
+        pa.field("arm", pa.string()),
+        pa.field("propensity", pa.float64()),
+    ]
+)
+"""``send_at`` to ``propensity`` are null but for send_time; ``feature_age_s`` is null where no features were used."""
+
+_SHARED = ("subscriber_id", "status", "feature_age_s")
+PART_ROWS = 1_000
+"""Converted at a time: about three milliseconds for answers of one subscriber each."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """One answered request."""
+
+    request_id: str
+    campaign_id: str | None
+    scored_at: datetime
+    versions: Mapping[str, str]
+    scores: Scores
+
+    @property
+    def rows(self) -> int:
+        return len(self.scores) * len(self.scores.models)
+
+
+_OF_REQUEST: dict[str, Callable[[Served, str], object]] = {
+    "request_id": lambda served, model: served.request_id,
+    "campaign_id": lambda served, model: served.campaign_id,
+    "scored_at": lambda served, model: served.scored_at,
+    "model": lambda served, model: model,
+    "model_version": lambda served, model: served.versions[model],
+}
+
+
+class PredictionLog:
+    """A bounded queue and the one thread that empties it into files.
+
+    The thread turns answers into Arrow as soon as there are ``PART_ROWS`` rows of them: while they are Python objects,
+    every garbage collection walks through them and stops the service meanwhile.
+
+    Parameters
+    ----------
+    queue_rows
+        More than this waiting, and further requests are not logged.
+    roll_rows, roll_seconds
+        A file is written when it would hold this many rows or so long after the last one, whichever comes first.
+    """
+
+    def __init__(
+        self, directory: Path, queue_rows: int = 100_000, roll_rows: int = 100_000, roll_seconds: float = 30.0
+    ) -> None:
+        self.directory, self.queue_rows = directory, queue_rows
+        self.roll_rows, self.roll_seconds = roll_rows, roll_seconds
+        self.part_rows = min(PART_ROWS, roll_rows)
+        self.written_rows = self.dropped_rows = self.lost_rows = self.waiting_rows = 0
+        self._waiting: deque[Served] = deque()
+        self._closed = False
+        self._changed = Condition()
+        self._writer = Thread(target=self._run, name="prediction-log", daemon=True)
+        self._writer.start()
+
+    def offer(self, served: Served) -> bool:
+        """Hand over one answered request; False when the queue is full or closed, and it is dropped."""
+        rows = served.rows
+        if not rows:
+            return True
+        with self._changed:
+            if self._closed or self.waiting_rows + rows > self.queue_rows:
+                self.dropped_rows += rows
+                return False
+            self._waiting.append(served)
+            self.waiting_rows += rows
+            if self.waiting_rows >= self.part_rows:
+                self._changed.notify()
+        return True
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Write what waits and stop. Rows still unwritten after ``timeout_s`` are lost."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._writer.join(timeout_s)
+
+    def _run(self) -> None:
+        held: list[pa.Table] = []
+        roll_at, closed = time.monotonic() + self.roll_seconds, False
+        while not closed:
+            part, closed = self._next_part(roll_at)
+            held += self._converted(part)
+            if closed or time.monotonic() >= roll_at or sum(table.num_rows for table in held) >= self.roll_rows:
+                self._write(held)
+                held, roll_at = [], time.monotonic() + self.roll_seconds
+
+    def _next_part(self, roll_at: float) -> tuple[list[Served], bool]:
+        """The oldest answers waiting, and whether there will be no more."""
+        part: list[Served] = []
+        rows = 0
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._closed or self.waiting_rows >= self.part_rows, max(0.0, roll_at - time.monotonic())
+            )
+            while self._waiting and rows < self.part_rows:
+                part.append(self._waiting.popleft())
+                rows += part[-1].rows
+            self.waiting_rows -= rows
+            return part, self._closed and not self._waiting
+
+    def _converted(self, part: Sequence[Served]) -> list[pa.Table]:
+        try:
+            return to_rows(part)
+        except (ValueError, TypeError, pa.ArrowException) as error:
+            self._lose(sum(served.rows for served in part), error)
+            return []
+
+    def _write(self, held: Sequence[pa.Table]) -> None:
+        """A disk that is full or gone costs these rows, not the service."""
+        if not held:
+            return
+        table = pa.concat_tables(held)
+        try:
+            write_whole(table, self.directory)
+        except (OSError, pa.ArrowException) as error:
+            self._lose(table.num_rows, error)
+        else:
+            self.written_rows += table.num_rows
+
+    def _lose(self, rows: int, error: Exception) -> None:
+        self.lost_rows += rows
+        log.error("%d rows of the prediction log are lost: %s", rows, type(error).__name__)
+
+
+def to_rows(part: Sequence[Served]) -> list[pa.Table]:
+    """One row per request, subscriber and model, as ``LOG_SCHEMA`` says: one table per model."""
+    by_model = {model: [served for served in part if model in served.scores.models] for model in MODELS}
+    return [_rows_of_model(model, answers) for model, answers in by_model.items() if answers]
+
+
+def _rows_of_model(model: str, answers: Sequence[Served]) -> pa.Table:
+    arrays = [
+        pa.array(_repeated(answers, model, _OF_REQUEST[field.name]), field.type)
+        if field.name in _OF_REQUEST
+        else _joined([served.scores for served in answers], model, field)
+        for field in LOG_SCHEMA
+    ]
+    return pa.Table.from_arrays(arrays, schema=LOG_SCHEMA)
+
+
+# Here and below lists rather than Arrow's own functions: those let go of the interpreter, and beside a busy event loop
+# each of them then waits for its turn to go on.
+def _repeated(answers: Sequence[Served], model: str, value: Callable[[Served, str], object]) -> list[object]:
+    return list(chain.from_iterable(repeat(value(served, model), len(served.scores)) for served in answers))
+
+
+def _joined(scores: Sequence[Scores], model: str, field: pa.Field) -> pa.Array:
+    """One column of many answers."""
+    column = field.name if field.name in _SHARED else f"{model}_{field.name}"
+    if column not in scores[0].columns:
+        return pa.array([None] * sum(map(len, scores)), field.type)
+    columns = [one.columns[column] for one in scores]
+    if isinstance(columns[0], np.ndarray):
+        return to_arrow(np.concatenate(columns), field.type)
+    return to_arrow(list(chain.from_iterable(columns)), field.type)
+
+
+def write_whole(table: pa.Table, directory: Path) -> Path:
+    """Write a Parquet file under a name no reader looks for, then rename it.
+
+    Raises
+    ------
+    OSError
+        When the disk refuses. Nothing is left behind then.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"{table['scored_at'][0].as_py():%Y%m%dT%H%M%S}-{uuid.uuid4().hex}.parquet"
+    beside = path.with_suffix(".tmp")
+    try:
+        with beside.open("wb") as file:
+            pq.write_table(table, file, compression="zstd")
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,81 @@
+"""Where things are and how much is allowed: read once, when the service starts.
+
+What enters: the environment (``INBOX_…``). What leaves: frozen settings. The promise: an unusable value stops the
+start with its variable's name; nothing reads the environment afterwards. There is no secret among them: keys are
+hashes on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from time import monotonic
+
+from pydantic import AwareDatetime, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from features.errors import UnusableOption
+from features.home import Home
+from serving.schemas import MAX_IDS
+
+PREFIX = "INBOX_"
+
+
+class ServingSettings(BaseSettings):
+    """Each field is an environment variable, ``INBOX_HOME`` and so on."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, hide_input_in_errors=True)
+
+    home: Path = Field(default=Path(), description="The installation's directory; its stores are under var/.")
+    keys_file: Path | None = Field(
+        default=None, description="Hashes of the API keys; var/keys.json of the home unless given."
+    )
+    body_limit_bytes: int = Field(
+        default=1_048_576, gt=0, description="1,000 ids of 256 four-byte characters just fit."
+    )
+    body_deadline_s: float = Field(default=5.0, gt=0, description="By when a whole body must have arrived.")
+    answer_deadline_s: float = Field(default=10.0, gt=0, description="Ends what hangs; an answer takes milliseconds.")
+    max_ids: int = Field(default=MAX_IDS, ge=1, le=MAX_IDS)
+    max_in_flight: int = Field(
+        default=64, ge=1, description="Accepted requests at once; further ones are shed with 429."
+    )
+    stale_after_hours: float = Field(default=36.0, gt=0, description="Features older than this are labelled stale.")
+    now: AwareDatetime | None = Field(
+        default=None, description="Pretend to start at this instant, to replay an old log."
+    )
+    docs_open: bool = Field(default=True, description="Whether the API's description can be read without a key.")
+
+    @property
+    def stores(self) -> Home:
+        return Home(self.home)
+
+    @property
+    def keys(self) -> Path:
+        return self.keys_file or self.stores.var / "keys.json"
+
+    @property
+    def stale_after(self) -> timedelta:
+        return timedelta(hours=self.stale_after_hours)
+
+    def clock(self) -> Callable[[], datetime]:
+        """Tell the time in UTC; with ``now`` set, time begins there and passes at its usual pace."""
+        if self.now is None:
+            return lambda: datetime.now(UTC)
+        start, since = self.now.astimezone(UTC), monotonic()
+        return lambda: start + timedelta(seconds=monotonic() - since)
+
+
+def read_settings() -> ServingSettings:
+    """Read the environment.
+
+    Raises
+    ------
+    UnusableOption
+        With the name of the variable that cannot be used.
+    """
+    try:
+        return ServingSettings()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        raise UnusableOption(PREFIX + "_".join(map(str, first["loc"])).upper(), first["msg"]) from None

@@ -1,0 +1,316 @@
+"""The log on disk: once, whole, and the same again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from features.contract import EVENT_SCHEMA
+from features.errors import EmptyInput, EmptyLog, UnreadableFile, WrongColumnType
+from features.home import Home
+from features.log import EventLog, IntakeReport
+
+# Ibis 12 calls what DuckDB 2 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning")
+
+Row = dict[str, Any]
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+@pytest.fixture
+def log(home: Home) -> EventLog:
+    return EventLog(home)
+
+
+def event(event_id: str, minute: int = 0, **changes: Any) -> Row:
+    moment = NOON + timedelta(minutes=minute)
+    row = {"event_id": event_id, "subscriber_id": "s1", "event_type": "open", "occurred_at": moment}
+    return row | {"received_at": moment, "value": None} | changes
+
+
+def person(subscriber_id: str, **attributes: Any) -> Row:
+    return {"subscriber_id": subscriber_id, "created_at": NOON - timedelta(days=1)} | attributes
+
+
+def saved(rows: Sequence[Row], path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    schema = pa.Table.from_pylist(list(rows)).schema
+    if "value" in schema.names:
+        schema = schema.set(schema.get_field_index("value"), pa.field("value", pa.float64()))
+    pq.write_table(pa.Table.from_pylist(list(rows), schema), path)
+    return path
+
+
+def content(home: Home) -> dict[str, tuple[int, bytes]]:
+    """Every Parquet file of the installation: when it was written, and what is in it."""
+    files = sorted(home.var.rglob("*.parquet"))
+    return {str(file.relative_to(home.var)): (file.stat().st_mtime_ns, file.read_bytes()) for file in files}
+
+
+def rows_of(log: EventLog, table: str, *columns: str) -> list[Row]:
+    con = log.connect()
+    asked = con.table(table)
+    return list(con.to_pyarrow(asked.select(*columns) if columns else asked).to_pylist())
+
+
+def add_up(report: IntakeReport) -> int:
+    return report.accepted + report.repeated + report.quarantined + report.subscribers + report.campaigns
+
+
+def test_what_is_appended_can_be_asked_about(log: EventLog, tmp_path: Path) -> None:
+    events = saved([event("b", 2), event("a", 1, value=2.5)], tmp_path / "events.parquet")
+    subscribers = saved([person("s1", plan="free", age=31)], tmp_path / "subscribers.parquet")
+    campaigns = saved([{"campaign_id": "c1", "sent_at": NOON, "links": 3}], tmp_path / "campaigns.parquet")
+    report = log.append(events, subscribers, campaigns)
+    assert report == IntakeReport(2, 0, 0, {}, (), 1, 1)
+    assert report.summary() == "2 new events, 1 subscribers and 1 campaigns taken in; 0 rows repeated, 0 quarantined"
+    assert [row["event_id"] for row in rows_of(log, "events")] == ["a", "b"]
+    assert rows_of(log, "subscribers", "subscriber_id", "plan", "age") == [
+        {"subscriber_id": "s1", "plan": "free", "age": 31.0}
+    ]
+    assert rows_of(log, "campaigns", "campaign_id", "links") == [{"campaign_id": "c1", "links": 3.0}]
+
+
+def test_taking_the_same_files_twice_changes_nothing(log: EventLog, home: Home, tmp_path: Path) -> None:
+    rows = [event("a"), event("a"), event("a", 1, event_type="click"), event("b", event_type="sneeze"), event("c")]
+    events = saved(rows, tmp_path / "events.parquet")
+    subscribers = saved([person("s1", age=1), person("jane@example.com", age=2)], tmp_path / "subscribers.parquet")
+    first = log.append(events, subscribers, None)
+    before, fingerprint = content(home), log.fingerprint()
+    second = log.append(events, subscribers, None)
+    assert (first.accepted, first.repeated, first.quarantined) == (2, 1, 3)
+    assert (second.accepted, second.repeated, second.quarantined) == (0, 3, 3)
+    assert first.reasons == second.reasons
+    assert add_up(first) == add_up(second) == 7
+    assert content(home) == before
+    assert log.fingerprint() == fingerprint
+
+
+def test_the_quarantine_says_where_each_bad_row_came_from(log: EventLog, home: Home, tmp_path: Path) -> None:
+    log.append(saved([event("a"), event("b", event_type="sneeze")], tmp_path / "monday.parquet"), None, None)
+    log.append(saved([event("c", event_type="cough"), event("d")], tmp_path / "tuesday.parquet"), None, None)
+    tables = [pq.read_table(file).to_pylist() for file in home.quarantine.glob("*.parquet")]
+    found = sorted(
+        (row["table"], row["source"], row["row"], row["reason"].split(";")[0]) for rows in tables for row in rows
+    )
+    reason = "event_type is unknown"
+    assert found == [("events", "monday.parquet", 2, reason), ("events", "tuesday.parquet", 1, reason)]
+
+
+def test_a_known_event_told_otherwise_is_quarantined_and_the_log_stands(log: EventLog, tmp_path: Path) -> None:
+    log.append(saved([event("a"), event("b")], tmp_path / "first.parquet"), None, None)
+    again = [event("a", event_type="click"), event("b", received_at=NOON + timedelta(days=1)), event("c")]
+    report = log.append(saved(again, tmp_path / "second.parquet"), None, None)
+    assert (report.accepted, report.repeated, report.quarantined) == (1, 1, 1)
+    assert report.reasons == {"event_id was seen before with other content: the first one is kept": 1}
+    kept = {row["event_id"]: (row["event_type"], row["received_at"]) for row in rows_of(log, "events")}
+    assert kept == dict.fromkeys("abc", ("open", NOON))
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_the_log_does_not_depend_on_the_order_of_a_files_rows(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    drawn = st.builds(event, st.sampled_from("abcd"), st.integers(0, 2), event_type=st.sampled_from(["open", "click"]))
+    rows = data.draw(st.lists(drawn, min_size=1, max_size=10))
+    names = []
+    for order in (rows, data.draw(st.permutations(rows))):
+        place = tmp_path_factory.mktemp("order")
+        log = EventLog(Home(place))
+        assert add_up(log.append(saved(order, place / "events.parquet"), None, None)) == len(rows)
+        names.append((log.fingerprint(), [file.name for file in (place / "var" / "log" / "events").iterdir()]))
+    assert names[0] == names[1]
+
+
+def test_many_rows_in_any_order_make_the_same_file(tmp_path: Path) -> None:
+    rows = [event(f"e{number:06}", number % 977) for number in range(150_000)]
+    prints = []
+    for name, order in (("one", rows), ("other", rows[::-1])):
+        log = EventLog(Home(tmp_path / name))
+        log.append(saved(order, tmp_path / f"{name}.parquet"), None, None)
+        prints.append(log.fingerprint())
+    assert prints[0] == prints[1]
+
+
+def test_a_leftover_of_a_crash_is_ignored_and_the_next_ingest_completes(
+    log: EventLog, home: Home, tmp_path: Path
+) -> None:
+    path = saved([event("a")], tmp_path / "events.parquet")
+    directory = home.event_log / "events"
+    directory.mkdir(parents=True)
+    (directory / "incoming.tmp").write_bytes(b"PAR1 half a file")
+    with pytest.raises(EmptyLog):
+        log.connect()
+    assert log.append(path, None, None).accepted == 1
+    assert [file.suffix for file in directory.iterdir()] == [".parquet"]
+    assert len(rows_of(log, "events")) == 1
+
+
+def test_a_fault_in_one_file_leaves_all_as_it_was(log: EventLog, home: Home, tmp_path: Path) -> None:
+    events = saved([event("a")], tmp_path / "events.parquet")
+    (tmp_path / "subscribers.csv").write_text("subscriber_id,created_at\n")
+    with pytest.raises(EmptyInput):
+        log.append(events, tmp_path / "subscribers.csv", None)
+    assert content(home) == {}
+    assert not home.event_log.exists()
+
+
+def test_ingests_at_the_same_time_wait_for_each_other(home: Home, tmp_path: Path) -> None:
+    path = saved([event(f"e{number}") for number in range(1000)], tmp_path / "events.parquet")
+    reports: list[IntakeReport] = []
+    threads = [
+        threading.Thread(target=lambda: reports.append(EventLog(home).append(path, None, None))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(report.accepted for report in reports) == [0, 0, 0, 1000]
+    assert len(list((home.event_log / "events").iterdir())) == 1
+
+
+def test_a_directory_is_taken_in_file_by_file(log: EventLog, home: Home, tmp_path: Path) -> None:
+    drop = tmp_path / "drop"
+    saved([event("a"), event("x", event_type="sneeze")], drop / "monday.parquet")
+    log.append(drop, None, None)
+    saved([event("b"), event("y", event_type="sneeze")], drop / "tuesday.parquet")
+    report = log.append(drop, None, None)
+    assert (report.accepted, report.repeated, report.quarantined) == (1, 1, 2)
+    assert len(list(home.quarantine.iterdir())) == 2
+
+
+def test_a_subscribers_new_row_replaces_the_old_and_keeps_what_the_file_does_not_say(
+    log: EventLog, tmp_path: Path
+) -> None:
+    old = [
+        person("s1", consent_profiling=False, plan="free", Age=1),
+        person("s2", consent_profiling=True, plan="free", Age=2),
+    ]
+    log.append(None, saved(old, tmp_path / "old.parquet"), None)
+    new = [person("s1", plan="paid", age=9, city="Rome"), person("s3", plan=None, age=3, city="Oslo")]
+    assert log.append(None, saved(new, tmp_path / "new.parquet"), None).subscribers == 2
+    assert rows_of(log, "subscribers", "subscriber_id", "consent_profiling", "plan", "Age", "city") == [
+        {"subscriber_id": "s1", "consent_profiling": False, "plan": "paid", "Age": 9.0, "city": "Rome"},
+        {"subscriber_id": "s2", "consent_profiling": True, "plan": "free", "Age": 2.0, "city": None},
+        {"subscriber_id": "s3", "consent_profiling": None, "plan": None, "Age": 3.0, "city": "Oslo"},
+    ]
+
+
+def test_an_attribute_that_changes_its_type_is_refused(log: EventLog, home: Home, tmp_path: Path) -> None:
+    log.append(None, saved([person("s1", age=1)], tmp_path / "old.parquet"), None)
+    before = content(home)
+    with pytest.raises(WrongColumnType, match=r"subscribers\.age is string, but a number, as in the files before"):
+        log.append(None, saved([person("s1", age="old")], tmp_path / "new.parquet"), None)
+    assert content(home) == before
+
+
+def test_whoever_has_events_is_a_subscriber(log: EventLog, tmp_path: Path) -> None:
+    events = saved(
+        [event("a", 5, subscriber_id="stranger"), event("b", 3, subscriber_id="stranger")], tmp_path / "e.parquet"
+    )
+    log.append(events, saved([person("s1", plan="free")], tmp_path / "s.parquet"), None)
+    _, stranger = rows_of(log, "subscribers")
+    unknown = dict.fromkeys(["timezone", "consent_profiling", "consent_open_tracking", "plan"])
+    assert stranger == {"subscriber_id": "stranger", "created_at": NOON + timedelta(minutes=3)} | unknown
+
+
+def test_tables_never_given_are_empty_and_typed(log: EventLog, tmp_path: Path) -> None:
+    log.append(saved([event("a")], tmp_path / "e.parquet"), None, None)
+    con = log.connect()
+    assert con.table("campaigns").count().execute() == 0
+    assert str(con.table("campaigns").schema()["content"]) == "array<string>"
+    assert con.table("subscribers").columns == (
+        "subscriber_id", "created_at", "timezone", "consent_profiling", "consent_open_tracking",
+    )  # fmt: skip
+
+
+def test_a_home_may_have_any_name(tmp_path: Path) -> None:
+    log = EventLog(Home(tmp_path / "list=x [1]*'"))
+    log.append(saved([event("a")], tmp_path / "e.parquet"), saved([person("s1")], tmp_path / "s.parquet"), None)
+    assert log.connect().table("events").columns == tuple(EVENT_SCHEMA.names)
+    assert log.end() == NOON
+
+
+def test_a_column_of_nothing_says_nothing(log: EventLog, tmp_path: Path) -> None:
+    log.append(None, saved([person("s1", consent_profiling=False)], tmp_path / "old.parquet"), None)
+    log.append(None, saved([person("s1", consent_profiling=None)], tmp_path / "new.parquet"), None)
+    assert rows_of(log, "subscribers", "consent_profiling") == [{"consent_profiling": False}]
+
+
+def test_a_log_of_subscribers_alone_opens(log: EventLog, tmp_path: Path) -> None:
+    log.append(None, saved([person("s1")], tmp_path / "s.parquet"), None)
+    con = log.connect()
+    assert con.to_pyarrow(con.table("events")).schema.names == EVENT_SCHEMA.names
+    assert log.start() == log.end() == NOON - timedelta(days=1)
+
+
+def test_the_log_begins_and_ends_with_what_was_received(log: EventLog, tmp_path: Path) -> None:
+    late = event("b", 5, received_at=NOON + timedelta(hours=3))
+    log.append(saved([event("a", 1), late], tmp_path / "e.parquet"), None, None)
+    assert log.start() == NOON + timedelta(minutes=1)
+    assert log.end() == NOON + timedelta(hours=3)
+    assert log.end().tzinfo is UTC
+
+
+def test_an_empty_log_says_how_to_fill_it(log: EventLog) -> None:
+    for ask in (log.connect, log.start, log.end, log.fingerprint):
+        with pytest.raises(EmptyLog, match="inbox ingest"):
+            ask()
+
+
+def test_the_fingerprint_changes_with_the_log(log: EventLog, tmp_path: Path) -> None:
+    log.append(saved([event("a")], tmp_path / "1.parquet"), None, None)
+    prints = [log.fingerprint()]
+    log.append(None, saved([person("s1")], tmp_path / "2.parquet"), None)
+    prints.append(log.fingerprint())
+    log.append(saved([event("b")], tmp_path / "3.parquet"), None, None)
+    prints.append(log.fingerprint())
+    assert len(set(prints)) == 3
+
+
+def test_a_connection_keeps_the_log_as_it_was(log: EventLog, tmp_path: Path) -> None:
+    log.append(saved([event("a")], tmp_path / "1.parquet"), saved([person("s1", age=1)], tmp_path / "s.parquet"), None)
+    con = log.connect()
+    log.append(saved([event("b")], tmp_path / "2.parquet"), saved([person("s1", age=2)], tmp_path / "t.parquet"), None)
+    assert con.table("events").count().execute() == 1
+    assert con.to_pyarrow(con.table("subscribers"))["age"].to_pylist() == [1.0]
+
+
+def test_a_damaged_file_of_the_log_is_named_as_such(log: EventLog, home: Home, tmp_path: Path) -> None:
+    path = saved([event("a")], tmp_path / "e.parquet")
+    log.append(path, None, None)
+    (file,) = (home.event_log / "events").iterdir()
+    file.write_bytes(file.read_bytes()[:50])
+    for ask in (log.connect, log.end, lambda: log.append(path, None, None)):
+        with pytest.raises(UnreadableFile, match="a file of the log itself is damaged"):
+            ask()
+
+
+def test_events_from_the_future_are_taken_in_with_a_warning(log: EventLog, tmp_path: Path) -> None:
+    far = event("a", occurred_at=datetime(2099, 1, 1, tzinfo=UTC), received_at=datetime(2099, 1, 1, tzinfo=UTC))
+    report = log.append(saved([far], tmp_path / "e.parquet"), None, None)
+    assert report.accepted == 1
+    assert report.notes == ("the log now ends on 2099-01-01, in the future: check the clocks behind received_at",)
+
+
+def test_progress_goes_from_nothing_to_all(log: EventLog, tmp_path: Path) -> None:
+    shares: list[float] = []
+    events = saved([event(f"e{number}") for number in range(10)], tmp_path / "e.parquet")
+    log.append(events, saved([person("s1")], tmp_path / "s.parquet"), None, shares.append)
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < shares[-1] == 1.0

@@ -1,0 +1,212 @@
+"""Point-in-time rows: who is asked about, as of when, with which label, and the features they had then.
+
+What enters: a folded log and a model's spec. What leaves: ``Rows`` (questions with labels, before any feature is computed)
+and, once their states are read from the store, a ``Dataset``. The promise: a row's features are derived from the state
+serving would have read at that moment, staleness included.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from features.catalogue import Catalogue
+from features.clock import microseconds
+from features.derive import Features, derive
+from features.errors import NoMatureLabels, NothingEligible
+from features.evidence import epoch_us
+from features.fold import Folder, Spine
+from features.state import MICROSECONDS_PER_DAY, States
+from models.spec import ModelSpec
+from training.labels import Labels, churn_labels, lead_labels, sends
+
+GRID_POINTS = 14
+GRID_STEP = timedelta(days=7)
+WARM_UP = timedelta(days=30)
+"""No question is asked before the log is this old (or a quarter of its length): nothing would be known yet."""
+MOST_ROWS = 150_000
+"""Beyond this many rows subscribers (or sends) are sampled by a stable hash: time and memory stay bounded."""
+
+Labeller = Callable[[Folder, Spine, ModelSpec, datetime], Labels]
+LABELLERS: dict[str, Labeller] = {"churn": churn_labels, "lead_score": lead_labels}
+RULES = {
+    "churn": "engaged within the activity window and not opted out",
+    "lead_score": "created and not yet converted",
+    "send_time": "a send whose response window is over",
+}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Labelled questions. All arrays have one element per row, in order of time."""
+
+    subscriber_id: pa.Array
+    as_of: npt.NDArray[np.float64]
+    """The moment of use, microseconds since 1970 UTC: ages are taken and labels begin here."""
+    stored_as_of: npt.NDArray[np.float64]
+    """When the state that would have been read then was materialized; at or before ``as_of``."""
+    label: npt.NDArray[np.float64]
+    event_id: pa.Array | None = None
+    slot: npt.NDArray[np.int64] | None = None
+    """For sends: the id and the local hour of week."""
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def take(self, positions: npt.NDArray[np.int64]) -> Rows:
+        return Rows(
+            self.subscriber_id.take(pa.array(positions)),
+            self.as_of[positions],
+            self.stored_as_of[positions],
+            self.label[positions],
+            None if self.event_id is None else self.event_id.take(pa.array(positions)),
+            None if self.slot is None else self.slot[positions],
+        )
+
+    @property
+    def stored(self) -> Spine:
+        """The states these rows need."""
+        return Spine(self.subscriber_id, self.stored_as_of)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Rows with the states read for them and the features derived from those."""
+
+    rows: Rows
+    states: States
+    features: Features
+    catalogue: Catalogue
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over everything a fit reads: equal fingerprints train bit-identical models."""
+        digest = hashlib.sha256()
+        digest.update(repr(self.features.names).encode())
+        for part in (self.features.matrix, self.rows.label, self.rows.as_of):
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()
+
+
+def labelled_rows(spec: ModelSpec, folder: Folder, start: datetime, known_until: datetime) -> Rows:
+    """Every mature question of a model that the log can answer.
+
+    Parameters
+    ----------
+    start
+        Of the log.
+    known_until
+        Nothing received at or after it is read; every label's horizon ends at or before it.
+
+    Raises
+    ------
+    NoMatureLabels, NothingEligible
+    """
+    rows = _sends(spec, folder, start, known_until) if spec.as_of_policy == "sent" else _asked(
+        spec, folder, start, known_until
+    )
+    if not len(rows):
+        raise NothingEligible(spec.name, RULES[spec.name])
+    return rows.take(np.lexsort((np.asarray(rows.subscriber_id.to_pylist()), rows.as_of)))
+
+
+def dataset(rows: Rows, states: States, catalogue: Catalogue) -> Dataset:
+    """Derive the features of labelled rows from the states that were read for them."""
+    return Dataset(rows, states, derive(states, rows.as_of, catalogue), catalogue)
+
+
+def grid(spec: ModelSpec, start: datetime, known_until: datetime) -> list[datetime]:
+    """Regular instants (UTC midnights) to ask about, the last as late as a label can be mature.
+
+    Raises
+    ------
+    NoMatureLabels
+        When there is no room for one.
+    """
+    last = _midnight(known_until - spec.horizon)
+    first = start + min(WARM_UP, (known_until - start) / 4)
+    if last < first:
+        raise NoMatureLabels(spec.name, spec.horizon / timedelta(days=1), (known_until - start) / timedelta(days=1))
+    step = max(GRID_STEP, (last - first) / GRID_POINTS)
+    whole_days = timedelta(days=max(1, round(step / timedelta(days=1))))
+    return [at for k in range(GRID_POINTS) if (at := last - k * whole_days) >= first][::-1]
+
+
+def _asked(spec: ModelSpec, folder: Folder, start: datetime, known_until: datetime) -> Rows:
+    created = _created(folder, known_until)
+    parts = []
+    # Where only outcomes are known, a later question knows no more than the first: the grid would add nothing.
+    if spec.as_of_policy == "grid" or (spec.as_of_policy == "both" and _has_behaviour(folder)):
+        parts.append(_on_grid(created, grid(spec, start, known_until)))
+    if spec.as_of_policy in ("creation", "both"):
+        parts.append(_at_creation(created, start, known_until - spec.horizon))
+    spine = _sampled(_joined(parts))
+    labels = LABELLERS[spec.name](folder, spine, spec, known_until)
+    chosen = pa.array(labels.row)
+    as_of = spine.as_of[labels.row]
+    return Rows(spine.subscriber_id.take(chosen), as_of, as_of, labels.label)
+
+
+def _has_behaviour(folder: Folder) -> bool:
+    kinds = folder.events.event_type
+    return bool(folder.con.execute((kinds != "conversion").any()))
+
+
+def _created(folder: Folder, until: datetime) -> Spine:
+    """Everybody created before an instant, with that moment as their instant."""
+    subscribers = folder.con.table("subscribers")
+    ordered = subscribers.select("subscriber_id", created_us=epoch_us(subscribers.created_at)).order_by("subscriber_id")
+    table = folder.con.to_pyarrow(ordered.filter(ordered.created_us < microseconds(until)))
+    return Spine(table["subscriber_id"].combine_chunks(), table["created_us"].to_numpy().astype(np.float64))
+
+
+def _on_grid(created: Spine, instants: list[datetime]) -> Spine:
+    parts = []
+    for at in (float(microseconds(moment)) for moment in instants):
+        there = pa.array(np.flatnonzero(created.as_of <= at))
+        parts.append(Spine(created.subscriber_id.take(there), np.full(len(there), at)))
+    return _joined(parts)
+
+
+def _at_creation(created: Spine, start: datetime, last: datetime) -> Spine:
+    inside = np.flatnonzero((created.as_of >= microseconds(start)) & (created.as_of <= microseconds(last)))
+    return Spine(created.subscriber_id.take(pa.array(inside)), created.as_of[inside])
+
+
+def _joined(parts: list[Spine]) -> Spine:
+    return Spine(
+        pa.concat_arrays([part.subscriber_id for part in parts]), np.concatenate([part.as_of for part in parts])
+    )
+
+
+def _sampled(spine: Spine) -> Spine:
+    """Whole subscribers are kept or left, so that a person's rows stay together."""
+    if len(spine) <= MOST_ROWS:
+        return spine
+    words = spine.subscriber_id.dictionary_encode()
+    hashes = np.array([zlib.crc32(str(word).encode()) for word in words.dictionary.to_pylist()]) / 2**32
+    kept = np.flatnonzero(hashes[words.indices.to_numpy()] < MOST_ROWS / len(spine))
+    return Spine(spine.subscriber_id.take(pa.array(kept)), spine.as_of[kept])
+
+
+def _sends(spec: ModelSpec, folder: Folder, start: datetime, known_until: datetime) -> Rows:
+    """One row per send; the state is the one materialized at the midnight before it."""
+    first = start + min(WARM_UP, (known_until - start) / 4)
+    found = sends(folder, spec.response, spec.horizon, first, known_until)
+    midnight = np.floor(found.sent_at / MICROSECONDS_PER_DAY) * MICROSECONDS_PER_DAY
+    rows = Rows(found.subscriber_id, found.sent_at, midnight, found.label, found.event_id, found.hour_of_week)
+    if len(rows) <= MOST_ROWS:
+        return rows
+    hashes = np.array([zlib.crc32(str(event_id).encode()) for event_id in found.event_id.to_pylist()]) / 2**32
+    return rows.take(np.flatnonzero(hashes < MOST_ROWS / len(rows)))
+
+
+def _midnight(at: datetime) -> datetime:
+    return at.replace(hour=0, minute=0, second=0, microsecond=0)

@@ -1,0 +1,262 @@
+"""Fitting one model: refuse what cannot be learnt, fit, stop early, calibrate on later rows, judge on still later ones.
+
+What enters: a ``Dataset`` and a spec. What leaves: a ``Fitted`` model with its ``Judgement`` beside the simplest baseline.
+The promise: the test rows decide nothing, and the same dataset gives the same model bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from features.derive import Features
+from features.errors import LeakingFeature, MissingLabels, SingleClass, TooFewPositives
+from features.state import States
+from models.boosting import Booster, train
+from models.calibration import Calibration, choose, fit_sigmoid
+from models.ranking import reference
+from models.spec import ModelSpec
+from models.timing import Timing, learn_timing, shape
+from training.dataset import Dataset
+from training.evaluation import Comparison, Evaluation, auc, compare, evaluate, fit_baseline
+from training.splits import Positions, Split, split
+
+LEAST_POSITIVES = 30
+"""Of the rarer class, in the training slice: fewer, and anything learnt would be noise."""
+LEAST_POSITIVES_LATER = 10
+LEAK_AUC = 0.98
+"""A single feature that ranks this well was filled in after the fact."""
+SLOPE_PRIOR = (1.0, 0.5)
+"""Mean and standard deviation of the belief about the shapes' slopes before the sends are seen."""
+CHUNK_ROWS = 20_000
+
+Array = npt.NDArray[np.float64]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Quality on the test slice, the baseline's on the same rows, and the paired differences."""
+
+    ours: Evaluation
+    baseline: Evaluation
+    baseline_name: str
+    gain: Comparison
+
+    def metrics(self) -> dict[str, float]:
+        """Flat names for a run: ``test_auc``, ``baseline_auc``, ``test_auc_gain`` and so on."""
+        return {**self.ours.metrics("test"), **self.baseline.metrics("baseline"), **self.gain.metrics("test")}
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted model. ``timing`` and offsets exist for send time only."""
+
+    spec: ModelSpec
+    booster: Booster
+    calibration: Calibration
+    quantiles: list[float]
+    prior: float
+    features: tuple[str, ...]
+    history: Mapping[str, Sequence[float]]
+    best_iteration: int
+    importance: Mapping[str, float]
+    split: Split
+    probability: Array
+    """Calibrated, for every row of the dataset."""
+    judgement: Judgement | None
+    golden: Array
+    timing: Timing | None = None
+
+
+def fit(
+    data: Dataset,
+    spec: ModelSpec,
+    with_test: bool = True,
+    allowed: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Fitted:
+    """Fit and judge one model.
+
+    Parameters
+    ----------
+    with_test
+        False when the model is judged elsewhere, on rows that are not in ``data``.
+    allowed
+        Features that may know the answer on their own.
+
+    Raises
+    ------
+    MissingLabels, SingleClass, TooFewPositives, LeakingFeature, NoMatureLabels
+        When training refuses.
+    """
+    rows = data.rows
+    refuse_labels(spec.name, rows.label)
+    cut = split(spec.name, rows.as_of, spec.horizon, rows.subscriber_id, with_test)
+    refuse_slice(spec.name, rows.label[cut.train], LEAST_POSITIVES)
+    refuse_slice(spec.name, rows.label[cut.validation], LEAST_POSITIVES_LATER)
+    features = _readable(data.features, spec)
+    refuse_leaks(spec.name, features, cut.train, rows.label, allowed)
+    timing = _timing(data, cut) if spec.as_of_policy == "sent" else None
+    offset = _offsets(data, timing)
+    trained = train(
+        features.matrix[cut.train],
+        rows.label[cut.train],
+        features=features.names,
+        categorical=[name for name in features.categorical if name in features.names],
+        validation=(features.matrix[cut.validation], rows.label[cut.validation], _part(offset, cut.validation)),
+        offset=_part(offset, cut.train),
+        parameters=spec.parameters,
+        rounds=spec.rounds,
+        patience=spec.patience,
+        progress=progress,
+    )
+    raw = trained.booster.raw(features.matrix) + (0.0 if offset is None else offset)
+    calibration = _calibration(raw[cut.validation], rows.label[cut.validation], timing)
+    probability = calibration(raw)
+    judged = cut.test if len(cut.test) else cut.validation
+    return Fitted(
+        spec=spec,
+        booster=trained.booster,
+        calibration=calibration,
+        quantiles=reference(probability[judged]),
+        prior=float(rows.label[judged].mean()),
+        features=features.names,
+        history=trained.history,
+        best_iteration=trained.best_iteration,
+        importance=trained.booster.gain_importance(),
+        split=cut,
+        probability=probability,
+        judgement=_judge(data, spec, cut, probability) if len(cut.test) else None,
+        golden=features.matrix[judged[:: max(1, len(judged) // 32)][:32]],
+        timing=timing,
+    )
+
+
+def _calibration(raw: Array, label: Array, timing: Timing | None) -> Calibration:
+    """On rows the trees never saw. Send time keeps a strictly rising map: hours must stay told apart."""
+    return choose(raw, label) if timing is None else fit_sigmoid(raw, label)
+
+
+def refuse_labels(model: str, label: Array) -> None:
+    """Raise unless every label is 0 or 1 and both occur."""
+    missing = int(np.isnan(label).sum())
+    if missing:
+        raise MissingLabels(model, missing, len(label))
+    if len(np.unique(label)) < 2:
+        raise SingleClass(model, int(label[0]), len(label))
+
+
+def refuse_slice(model: str, label: Array, needed: int) -> None:
+    """Raise unless a slice holds enough of the rarer class."""
+    rarer = int(min(label.sum(), len(label) - label.sum()))
+    if rarer < needed:
+        raise TooFewPositives(model, rarer, needed, len(label))
+
+
+def refuse_leaks(
+    model: str, features: Features, rows: Positions, label: Array, allowed: Sequence[str] = ()
+) -> None:
+    """Raise when one feature alone, or whether it is filled in at all, tells the answer."""
+    for i, name in enumerate(features.names):
+        values = features.matrix[rows, i]
+        for tells in (np.nan_to_num(values, nan=np.nanmin(values, initial=0.0) - 1), np.isnan(values).astype(float)):
+            ranks = auc(tells, label[rows])
+            if max(ranks, 1 - ranks) >= LEAK_AUC and name not in allowed:
+                raise LeakingFeature(model, name, max(ranks, 1 - ranks))
+
+
+def _readable(features: Features, spec: ModelSpec) -> Features:
+    kept = [i for i, name in enumerate(features.names) if name not in spec.excluded]
+    names = tuple(features.names[i] for i in kept)
+    return Features(names, features.categorical, features.matrix[:, kept])
+
+
+def _part(offset: Array | None, rows: Positions) -> Array | None:
+    return None if offset is None else offset[rows]
+
+
+def _judge(data: Dataset, spec: ModelSpec, cut: Split, probability: Array) -> Judgement:
+    label, people = data.rows.label[cut.test], _people(data, cut.test)
+    values = data.features.column(spec.baseline)
+    simplest = fit_baseline(values[cut.train], data.rows.label[cut.train])(values[cut.test])
+    ours = probability[cut.test]
+    return Judgement(
+        ours=evaluate(ours, label, people),
+        baseline=evaluate(simplest, label, people),
+        baseline_name=spec.baseline,
+        gain=compare(ours, simplest, label, people),
+    )
+
+
+def _people(data: Dataset, rows: Positions) -> npt.NDArray[np.int64]:
+    words = data.rows.subscriber_id.dictionary_encode()
+    return np.asarray(words.indices.to_numpy()[rows], dtype=np.int64)
+
+
+def _timing(data: Dataset, cut: Split) -> Timing:
+    """Shapes from each training subscriber's latest state, slopes from the training sends."""
+    timing = learn_timing(latest_states(data, cut.train))
+    pool, person = _shapes(data, timing)
+    rate = np.clip(data.features.column("open_rate_ever"), 0.005, 0.995)
+    design = np.column_stack([np.ones(len(rate)), np.log(rate / (1 - rate)), pool, person])[cut.train]
+    means, spreads = np.array([0.0, 1.0, SLOPE_PRIOR[0], SLOPE_PRIOR[0]]), np.array([9.0, 9.0, *[SLOPE_PRIOR[1]] * 2])
+    slope, error = logistic_posterior(design, data.rows.label[cut.train], means, spreads)
+    # A negative slope would send people to their worst hour: the shape is then worth nothing.
+    return Timing(
+        timing.attention,
+        timing.strength,
+        timing.exposed,
+        pool_weight=max(float(slope[2]), 0.0),
+        person_weight=max(float(slope[3]), 0.0),
+        pool_weight_error=float(error[2]),
+        person_weight_error=float(error[3]),
+    )
+
+
+def latest_states(data: Dataset, rows: Positions) -> States:
+    """The last state of each subscriber among some rows, which are in order of time."""
+    people = _people(data, rows)
+    _, from_end = np.unique(people[::-1], return_index=True)
+    return data.states[rows[len(rows) - 1 - from_end]]
+
+
+def logistic_posterior(design: Array, label: Array, means: Array, spreads: Array) -> tuple[Array, Array]:
+    """Coefficients of a logistic regression with independent normal priors, and their standard errors (Laplace)."""
+    slope, precision = means.copy(), 1 / spreads**2
+    for _ in range(50):
+        # Sums, not matrix products: BLAS would make the last digits depend on its threads.
+        chance = 1 / (1 + np.exp(-(design * slope).sum(axis=1)))
+        gradient = (design * (label - chance)[:, None]).sum(axis=0) - precision * (slope - means)
+        weighted = design * (chance * (1 - chance))[:, None]
+        hessian = np.array([(weighted * column[:, None]).sum(axis=0) for column in design.T]) + np.diag(precision)
+        step = np.linalg.solve(hessian, gradient)
+        slope += step
+        if np.abs(step).max() < 1e-8:
+            break
+    return slope, np.sqrt(np.diag(np.linalg.inv(hessian)))
+
+
+def _offsets(data: Dataset, timing: Timing | None) -> Array | None:
+    """What the hour of each send adds on the log-odds scale."""
+    if timing is None:
+        return None
+    pool, person = _shapes(data, timing)
+    return timing.pool_weight * pool + timing.person_weight * person
+
+
+def _shapes(data: Dataset, timing: Timing) -> tuple[Array, Array]:
+    """Pooled and personal log shape at each row's hour."""
+    slot = data.rows.slot
+    if slot is None:
+        raise TypeError("send-time rows carry the hour of their send")
+    pool, person = np.empty(len(slot)), np.empty(len(slot))
+    for start in range(0, len(slot), CHUNK_ROWS):
+        part = slice(start, start + CHUNK_ROWS)
+        shapes = shape(data.states[part], timing)
+        pool[part] = shapes.pool[slot[part]]
+        person[part] = np.take_along_axis(shapes.person, slot[part, None], axis=1)[:, 0]
+    return pool, person

@@ -1,0 +1,104 @@
+"""Send time without sends: what can be learnt from the hours of unprompted activity alone.
+
+What enters: a folded log that knows no sends (a shop's purchases, another system's opens). What leaves: the shapes of people's
+weeks, judged by how well they foretell the hours of later activity. The promise: no response probability is claimed, because
+no send was seen; only relative hours are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from features.clock import microseconds
+from features.contract import ENGAGEMENT_TYPES
+from features.errors import NothingEligible
+from features.evidence import HUMAN_THRESHOLD
+from features.fold import Folder, Spine
+from models.timing import Timing, learn_timing, personal_attention
+from training.evaluation import Interval
+
+TEST_SHARE = 0.2
+RESAMPLES = 400
+
+
+@dataclass(frozen=True)
+class FittedHours:
+    """Shapes and their judgement: mean log-likelihood of later local hours of day, people resampled for the intervals."""
+
+    timing: Timing
+    ours: Interval
+    baseline: Interval
+    gain: Interval
+    later_events: int
+
+    def metrics(self) -> dict[str, float]:
+        """Flat names for a run; what is NaN is left out."""
+        named = {"hours_log_likelihood": self.ours, "baseline_log_likelihood": self.baseline, "hours_gain": self.gain}
+        flat = {"later_events": float(self.later_events)}
+        for name, interval in named.items():
+            ends = {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+            flat |= {end: value for end, value in ends.items() if np.isfinite(value)}
+        return flat
+
+
+def fit_hours(folder: Folder, start: datetime, known_until: datetime, with_test: bool = True) -> FittedHours:
+    """Learn from the first four fifths of the time, judge on the rest against everybody's histogram.
+
+    Raises
+    ------
+    NothingEligible
+        When there is no activity to learn from or to judge on.
+    """
+    cut = start + (known_until - start) * (1 - TEST_SHARE) if with_test else known_until
+    people = folder.con.to_pyarrow(folder.con.table("subscribers").select("subscriber_id").order_by("subscriber_id"))
+    subscriber_id = people["subscriber_id"].combine_chunks()
+    states = folder.fold(Spine(subscriber_id, np.full(len(subscriber_id), float(microseconds(cut)))))
+    timing = learn_timing(states)
+    if not with_test:
+        nothing = Interval(np.nan, np.nan, np.nan)
+        return FittedHours(timing, nothing, nothing, nothing, 0)
+    who, hour = _later_activity(folder, subscriber_id, cut, known_until)
+    if not len(who):
+        raise NothingEligible("send_time", "activity in the last fifth of the log")
+    by_day = personal_attention(states, timing).reshape(-1, 7, 24).sum(axis=1)
+    pooled = _histogram(states["response_by_hour"] + states["visit_by_hour"])
+    ours, simplest = np.log(by_day[who, hour]), np.log(pooled[hour])
+    return FittedHours(
+        timing, _interval(ours, who), _interval(simplest, who), _interval(ours - simplest, who), len(who)
+    )
+
+
+def _later_activity(
+    folder: Folder, subscriber_id: pa.Array, after: datetime, until: datetime
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Whose and at which local hour of day each later engagement was; whose as a position in ``subscriber_id``."""
+    events = folder.events
+    later = events.filter(
+        events.event_type.isin(ENGAGEMENT_TYPES),
+        events.human >= HUMAN_THRESHOLD,
+        events.occurred_us >= microseconds(after),
+        events.received_us < microseconds(until),
+    )
+    table = folder.con.to_pyarrow(later.select("subscriber_id", "hour_of_week").order_by(["subscriber_id", "hour_of_week"]))
+    who = pa.compute.index_in(table["subscriber_id"], subscriber_id).to_numpy()
+    return who.astype(np.int64), table["hour_of_week"].to_numpy() % 24
+
+
+def _histogram(by_hour: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    counts = by_hour.astype(np.float64).sum(axis=0).reshape(7, 24).sum(axis=0) + 1
+    return np.asarray(counts / counts.sum())
+
+
+def _interval(values: npt.NDArray[np.float64], who: npt.NDArray[np.int64]) -> Interval:
+    """Mean with a 95 % bootstrap interval over people."""
+    people, index = np.unique(who, return_inverse=True)
+    sums, counts = np.bincount(index, values), np.bincount(index).astype(np.float64)
+    weights = np.random.default_rng(0).poisson(1.0, (RESAMPLES, len(people)))
+    means = (weights * sums).sum(axis=1) / np.maximum((weights * counts).sum(axis=1), 1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Interval(float(values.mean()), float(low), float(high))
