@@ -94,9 +94,7 @@ class Catalogue:
         """First 16 hex digits of the sha256 of the catalogue's canonical JSON."""
         return hashlib.sha256(self.to_json()).hexdigest()[:16]
 
-    def grown(
-        self, content: Iterable[str], attributes: Iterable[Attribute], timezones: Iterable[str]
-    ) -> Catalogue:
+    def grown(self, content: Iterable[str], attributes: Iterable[Attribute], timezones: Iterable[str]) -> Catalogue:
         """Take in what is new, keep what is there where it is.
 
         >>> Catalogue(content=("shoes",)).grown(["hats", "shoes"], [], ["Europe/Paris"]).content
@@ -120,8 +118,7 @@ class Catalogue:
     def from_json(text: bytes) -> Catalogue:
         raw = orjson.loads(text)
         attributes = tuple(
-            Attribute(a["name"], None if a["categories"] is None else tuple(a["categories"]))
-            for a in raw["attributes"]
+            Attribute(a["name"], None if a["categories"] is None else tuple(a["categories"])) for a in raw["attributes"]
         )
         return Catalogue(tuple(raw["content"]), attributes, tuple(raw["timezones"]))
 
@@ -225,9 +222,7 @@ def _spending_fields() -> list[Field]:
 
 
 def _content_field(name: str, description: str) -> Field:
-    return Field(
-        name, "content_affinity", Fold.DECAYED, "<f4", CONTENT_SLOTS, AFFINITY_HALF_LIFE_DAYS, description
-    )
+    return Field(name, "content_affinity", Fold.DECAYED, "<f4", CONTENT_SLOTS, AFFINITY_HALF_LIFE_DAYS, description)
 
 
 def _hours_field(name: str, description: str) -> Field:
@@ -245,7 +240,9 @@ _FIXED_FIELDS = (
     _hours_field("response_by_hour", "opens and clicks by people, by local hour of week"),
     _hours_field("visit_by_hour", "page views, forms and purchases, by local hour of week"),
     Field("created_at", "profile", Fold.MIN, description="microseconds since 1970 UTC, NaN = unknown"),
-    Field("timezone", "profile", Fold.LATEST, "<i4", description="position in the catalogue's time zones, -1 = default"),
+    Field(
+        "timezone", "profile", Fold.LATEST, "<i4", description="position in the catalogue's time zones, -1 = default"
+    ),
     Field("consent_profiling", "profile", Fold.LATEST, "<i4", description="1 yes, 0 no, -1 not asked"),
     Field("consent_open_tracking", "profile", Fold.LATEST, "<i4", description="1 yes, 0 no, -1 not asked"),
 )

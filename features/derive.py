@@ -14,7 +14,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from features.catalogue import DECAYED_TYPES, HALF_LIVES_DAYS, Catalogue, as_of_name, decayed_name
+from features.catalogue import HALF_LIVES_DAYS, Catalogue, as_of_name, decayed_name
 from features.contract import ENGAGEMENT_TYPES, EVENT_TYPES
 from features.state import MICROSECONDS_PER_DAY, States, decay_factor, identity
 
@@ -98,7 +98,7 @@ def _decayed(states: States, now: Column, catalogue: Catalogue) -> dict[str, Col
         carried[field.name] = states[field.name] * factors[key]
     for days in HALF_LIVES_DAYS:
         kinds = [carried[decayed_name(kind, days)] for kind in ENGAGEMENT_TYPES]
-        carried[decayed_name("engagement", days)] = cast(Column, sum(kinds[1:], kinds[0]))
+        carried[decayed_name("engagement", days)] = np.sum(kinds, axis=0)
     return carried
 
 
@@ -134,7 +134,7 @@ def _recency(states: States, now: Column) -> Named:
     yield "hours_since_last_engagement", _age(last, now) * 24
     yield "days_since_first_engagement", _age(states["first_engagement_at"], now)
     yield "tenure_days", _age(states["created_at"], now)
-    engaged = sum(states[f"{kind}_count"] for kind in ENGAGEMENT_TYPES)
+    engaged = np.sum([states[f"{kind}_count"] for kind in ENGAGEMENT_TYPES], axis=0)
     yield "engagement_silence_ratio", _silence(states["first_engagement_at"], last, engaged, now)
     purchases = states["purchase_count"]
     yield "purchase_silence_ratio", _silence(states["first_purchase_at"], states["last_purchase_at"], purchases, now)

@@ -198,7 +198,9 @@ class MissingLabels(DatasetError):
 
     def __init__(self, model: str, missing: int, rows: int) -> None:
         self.missing, self.rows = missing, rows
-        super().__init__(model, f"{missing:,} of {rows:,} labels are missing. Labels are 0 or 1; drop or mend the rows.")
+        super().__init__(
+            model, f"{missing:,} of {rows:,} labels are missing. Labels are 0 or 1; drop or mend the rows."
+        )
 
 
 class LeakingFeature(DatasetError):

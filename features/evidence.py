@@ -38,7 +38,9 @@ def with_human_probability(events: ir.Table, subscribers: ir.Table) -> ir.Table:
     judged = events.mutate(human=engagement.ifelse(by_agent, 1.0))
     hasty = _hasty_clicks(events).mutate(hasty=True)
     judged = judged.left_join(hasty, "event_id").drop("event_id_right")
-    judged = judged.mutate(human=judged.hasty.notnull().ifelse(ibis.least(judged.human, SCANNER_CLICK_HUMAN), judged.human))
+    judged = judged.mutate(
+        human=judged.hasty.notnull().ifelse(ibis.least(judged.human, SCANNER_CLICK_HUMAN), judged.human)
+    )
     refused = subscribers.filter(~subscribers.consent_open_tracking).select("subscriber_id").mutate(refused=True)
     judged = judged.left_join(refused, "subscriber_id").drop("subscriber_id_right", "hasty")
     unwanted = judged.refused.notnull() & (judged.event_type == "open")

@@ -24,9 +24,7 @@ MICROSECONDS_PER_DAY = 86_400_000_000
 
 def state_dtype(catalogue: Catalogue) -> np.dtype[Any]:
     """The packed layout, little-endian and without padding: the bytes of an element are the stored row."""
-    return np.dtype(
-        [(f.name, f.dtype) if f.length == 1 else (f.name, f.dtype, (f.length,)) for f in catalogue.fields]
-    )
+    return np.dtype([(f.name, f.dtype) if f.length == 1 else (f.name, f.dtype, (f.length,)) for f in catalogue.fields])
 
 
 def identity(catalogue: Catalogue, count: int) -> States:
@@ -64,9 +62,7 @@ def carried(states: States, catalogue: Catalogue, to: float | npt.NDArray[np.flo
     return moved
 
 
-def decay_factor(
-    anchor: npt.NDArray[np.float64], to: npt.NDArray[np.float64], field: Field
-) -> npt.NDArray[np.float64]:
+def decay_factor(anchor: npt.NDArray[np.float64], to: npt.NDArray[np.float64], field: Field) -> npt.NDArray[np.float64]:
     """2 to the minus (elapsed / half-life); 1 where the view was never written."""
     assert field.half_life_days is not None
     elapsed_days = np.nan_to_num(to - anchor, nan=0.0) / MICROSECONDS_PER_DAY
@@ -101,19 +97,17 @@ def merge(left: States, right: States, catalogue: Catalogue) -> States:
 def _profile_age_order(left: States, right: States) -> npt.NDArray[np.float64]:
     """Positive where the left profile is newer, negative where the right one is, 0 where neither."""
     anchor = as_of_name("profile")
-    return np.nan_to_num(left[anchor] - right[anchor], nan=0.0)
+    return np.asarray(np.nan_to_num(left[anchor] - right[anchor], nan=0.0), dtype=np.float64)
 
 
-def _latest(
-    left: npt.NDArray[Any], right: npt.NDArray[Any], newer: npt.NDArray[np.float64]
-) -> npt.NDArray[Any]:
+def _latest(left: npt.NDArray[Any], right: npt.NDArray[Any], newer: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
     known_left, known_right = ~_is_missing(left), ~_is_missing(right)
     largest = np.fmax(left, right)
     return np.where(known_left & (newer > 0), left, np.where(known_right & (newer < 0), right, largest))
 
 
 def _anchor(states: States) -> npt.NDArray[np.float64]:
-    return np.fmax.reduce([states[as_of_name(view)] for view in VIEWS])
+    return np.asarray(np.fmax.reduce([states[as_of_name(view)] for view in VIEWS]), dtype=np.float64)
 
 
 def _is_missing(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

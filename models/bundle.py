@@ -42,7 +42,8 @@ from features.home import Home
 from models.boosting import Booster
 from models.calibration import Calibration
 
-Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+Json: TypeAlias = Any
+"""What JSON can say; mypy cannot follow a recursive alias through every use."""
 Floats = npt.NDArray[np.float64]
 
 FORMAT = 1

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.clock import MICROSECONDS_PER_HOUR, hour_of_week, microseconds, utc_offset
+from features.clock import hour_of_week, microseconds, utc_offset
 from models.spec import BOOSTING, ModelSpec
 
 SPEC = ModelSpec(
@@ -73,9 +73,7 @@ class Curves:
 def local_slots(moments: Sequence[datetime], zones: Sequence[str]) -> npt.NDArray[np.int64]:
     """Local hour of week of each moment in each zone, shape (zones, moments)."""
     utc = np.array([microseconds(moment) for moment in moments], dtype=np.float64)
-    offsets = np.array(
-        [[utc_offset(zone, moment) / timedelta(microseconds=1) for moment in moments] for zone in zones]
-    )
+    offsets = np.array([[utc_offset(zone, moment) / timedelta(microseconds=1) for moment in moments] for zone in zones])
     return hour_of_week(utc[None, :] + offsets)
 
 
@@ -149,7 +147,8 @@ def _arms(
     subscriber_ids: Sequence[str], campaign_id: str, exploit: npt.NDArray[np.int64], may: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any], npt.NDArray[np.float64]]:
     """Deal subscribers to arms by a stable hash. Returns the moment's position, the arm, and the probability with which
-    this policy sends at that moment, whichever arm led there."""
+    this policy sends at that moment, whichever arm led there.
+    """
     draws = np.array([_draws(subscriber_id, campaign_id) for subscriber_id in subscriber_ids]).reshape(-1, 3)
     holdout = draws[:, 0] < HOLDOUT_SHARE
     explore = ~holdout & (draws[:, 1] < EXPLORE_SHARE / (1 - HOLDOUT_SHARE))
@@ -169,9 +168,7 @@ def _arms(
 def _draws(subscriber_id: str, campaign_id: str) -> tuple[float, float, float]:
     """Three uniforms: the first stable per subscriber, the others per subscriber and campaign."""
     lasting = hashlib.blake2b(subscriber_id.encode(), digest_size=8, person=b"holdout").digest()
-    passing = hashlib.blake2b(
-        f"{campaign_id}\x00{subscriber_id}".encode(), digest_size=16, person=b"explore"
-    ).digest()
+    passing = hashlib.blake2b(f"{campaign_id}\x00{subscriber_id}".encode(), digest_size=16, person=b"explore").digest()
     parts = (lasting, passing[:8], passing[8:])
     first, second, third = (int.from_bytes(part, "big") / 2**64 for part in parts)
     return first, second, third

@@ -30,6 +30,8 @@ WAIT_MEAN_HOURS = 4.0
 BANDWIDTH_HOURS = 2
 """A person's counts are spread over this many neighbouring hours to both sides (triangular kernel)."""
 STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+SMOOTHING_EVENTS = 500.0
+"""Weight of the smoothed week against the counted one, in events."""
 POOL_FLOOR = 0.02
 """Part of the pooled attention spread evenly: no hour is impossible."""
 
@@ -59,7 +61,8 @@ class Timing:
 @dataclass(frozen=True)
 class Shape:
     """Log of how a send fares at each local hour against the week's mean: everybody's (168,) and the person's departure
-    from it (subscribers, 168) with its standard error; ``pool_share`` (subscribers,) is 1 without any history."""
+    from it (subscribers, 168) with its standard error; ``pool_share`` (subscribers,) is 1 without any history.
+    """
 
     pool: npt.NDArray[np.float64]
     person: Weeks
@@ -135,8 +138,9 @@ def _attention(
     parts += unprompted
     total = parts.sum()
     even = np.full(168, 1 / 168)
-    smooth = _spread_hours(parts[None, :])[0] / total if total > 0 else even
-    return (1 - POOL_FLOOR) * smooth + POOL_FLOOR * even
+    # The more there is, the less it needs smoothing.
+    smooth = (parts + SMOOTHING_EVENTS * _spread_hours(parts) / max(total, 1)) / (total + SMOOTHING_EVENTS)
+    return (1 - POOL_FLOOR) * (smooth if total > 0 else even) + POOL_FLOOR * even
 
 
 def _opportunity(sent: Weeks) -> Weeks:
@@ -147,7 +151,7 @@ def _opportunity(sent: Weeks) -> Weeks:
 def _answered(attention: Weeks) -> Weeks:
     """How a send at each hour fares, given attention by hour; mean 1 over the week."""
     fares = _waited(attention, sign=-1)
-    return fares / fares.mean(axis=1, keepdims=True)
+    return np.asarray(fares / fares.mean(axis=1, keepdims=True))
 
 
 def _waited(weeks: Weeks, sign: int) -> Weeks:
@@ -185,7 +189,7 @@ def _by_day_kind(weeks: Weeks) -> npt.NDArray[np.float64]:
 
 def _by_hour(day_kinds: npt.NDArray[np.float64]) -> Weeks:
     """Back from (subscribers, 2, 24) to (subscribers, 168)."""
-    return day_kinds[:, [0] * 5 + [1] * 2].reshape(-1, 168)
+    return np.asarray(day_kinds[:, [0] * 5 + [1] * 2].reshape(-1, 168))
 
 
 def _best_strength(counted: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> float:
@@ -194,9 +198,7 @@ def _best_strength(counted: npt.NDArray[np.float64], expected: npt.NDArray[np.fl
     return STRENGTHS[int(np.argmax(likelihoods))] if seen.any() else STRENGTHS[-1]
 
 
-def _log_likelihood(
-    counted: npt.NDArray[np.float64], expected: npt.NDArray[np.float64], strength: float
-) -> float:
+def _log_likelihood(counted: npt.NDArray[np.float64], expected: npt.NDArray[np.float64], strength: float) -> float:
     """Negative binomial with mean ``expected`` and size ``strength``; counts may be fractions (smoothed)."""
     chance = strength / (strength + expected)
     terms = gammaln(counted + strength) - gammaln(strength) - gammaln(counted + 1)

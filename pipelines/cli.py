@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from typer.core import TyperCommand
+from typer._click import Command
 from typer.main import get_command
 
 from features.errors import ScoringError
@@ -73,12 +73,11 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _verb(verb: str) -> TyperCommand:
+def _verb(verb: str) -> Command:
     """A verb's file is loaded when it is called: MLflow and Feast take seconds that `--help` should not."""
     app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
     app.command(verb, short_help=VERBS[verb])(import_module(f"pipelines.verbs.{verb}").command)
-    command: TyperCommand = get_command(app)
-    return command
+    return get_command(app)
 
 
 def _tell_verbs() -> int:

@@ -95,14 +95,18 @@ def _ingest(home: Home, directory: Path, narrator: Narrator) -> About:
     about, before = about_files(events), about_home(home)
     if (home.var / "log" / "events").exists() and before.name != about.name:
         raise UnusableOption("--home", f"{home.root} already holds {before.name!r}; give the demo a home of its own")
-    others = [path if (path := directory / f"{name}.parquet").exists() else None for name in ("subscribers", "campaigns")]
+    subscribers, campaigns = (_if_there(directory / f"{name}.parquet") for name in ("subscribers", "campaigns"))
     about.save(home)
     with narrator.step("ingest") as share:
-        report = EventLog(home).append(events, *others, share)
+        report = EventLog(home).append(events, subscribers, campaigns, share)
     tell(narrator, report)
     for caveat in about.caveats:
         narrator.say(f"    [yellow]mind[/]: {caveat}")
     return about
+
+
+def _if_there(path: Path) -> Path | None:
+    return path if path.exists() else None
 
 
 def _promote(home: Home, outcomes: Sequence[Outcome], narrator: Narrator) -> None:
@@ -169,9 +173,7 @@ class DemoFailed(ScoringError):
     code = "demo_failed"
 
 
-def _write_down(
-    home: Home, about: About, outcomes: Sequence[Outcome], narrator: Narrator
-) -> tuple[list[Path], Path]:
+def _write_down(home: Home, about: About, outcomes: Sequence[Outcome], narrator: Narrator) -> tuple[list[Path], Path]:
     with narrator.step("score everybody with reasons") as share:
         scored = score_list(home, share, explain=True)
     exports = _export(home, about, scored, narrator)
@@ -191,7 +193,8 @@ def _export(home: Home, about: About, scored: pa.Table, narrator: Narrator) -> l
     context = ExportContext(version, scored_at, about.simulated, about.name)
     with narrator.step("write the lead export"):
         return [
-            write_leads(scored, home.exports / f"leads.{kind}", kind, context).path for kind in ("csv", "xlsx", "parquet")
+            write_leads(scored, home.exports / f"leads.{kind}", kind, context).path
+            for kind in ("csv", "xlsx", "parquet")
         ]
 
 
@@ -210,7 +213,7 @@ def _look_around(home: Home, about: About, exports: Sequence[Path], report: Path
         narrator.say(f"  export       {path}")
     narrator.say(f"  serve again  inbox serve --replay{at}   (API documentation at http://127.0.0.1:3000)")
     narrator.say(f"  models       inbox models{at}; mlflow ui --backend-store-uri {home.tracking_uri}")
-    narrator.say(f"  features     INBOX_HOME={home.root} feast -c features/repo ui")
+    narrator.say(f"  features     feast -c {'features/repo' if not at else home.root / 'var' / 'feast'} ui --host 127.0.0.1")
     narrator.say(f"  anything     inbox doctor{at}\n")
     if about.simulated:
         narrator.say("[yellow]Everything above is about a SIMULATED list.[/]")

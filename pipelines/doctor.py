@@ -103,7 +103,9 @@ def _catalogue(home: Home) -> Iterator[Finding]:
         yield Finding("catalogue", Verdict.MISSING, "nothing learnt yet", "inbox train")
         return
     catalogue = Catalogue.load(home.catalogue)
-    detail = f"{len(catalogue.content)} categories, {len(catalogue.attributes)} attributes, {len(catalogue.fields)} fields"
+    detail = (
+        f"{len(catalogue.content)} categories, {len(catalogue.attributes)} attributes, {len(catalogue.fields)} fields"
+    )
     yield Finding("catalogue", Verdict.OK, detail)
     if not home.registry.exists():
         yield Finding("feast registry", Verdict.MISSING, "not applied", "inbox train")

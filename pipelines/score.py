@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import get_args
 
 import pyarrow as pa
 
@@ -16,7 +17,7 @@ from features.errors import BundleMissing
 from features.home import Home
 from features.log import EventLog
 from pipelines.console import Share
-from serving.schemas import MAX_IDS, ScoreRequest
+from serving.schemas import MAX_IDS, ModelName, ScoreRequest
 from serving.scorer import Scorer
 from serving.settings import ServingSettings
 
@@ -54,11 +55,15 @@ def score_list(
     tables = []
     for start in range(0, len(wanted), MAX_IDS):
         request = ScoreRequest(
-            subscriber_ids=tuple(wanted[start : start + MAX_IDS]), models=tuple(models), explain=explain
+            subscriber_ids=tuple(wanted[start : start + MAX_IDS]), models=_named(models), explain=explain
         )
         tables.append(scorer.score(request, moment).to_table(scorer.versions, moment))
         share((start + len(request.subscriber_ids)) / len(wanted))
     return pa.concat_tables(tables)
+
+
+def _named(models: Sequence[str]) -> tuple[ModelName, ...]:
+    return tuple(name for name in get_args(ModelName) if name in models)
 
 
 def _everybody(log: EventLog) -> list[str]:

@@ -181,8 +181,10 @@ def _needed(spines: Sequence[Spine]) -> Spine:
             "as_of": np.concatenate([spine.as_of for spine in spines]),
         }
     )
-    distinct = pairs.group_by(["subscriber_id", "as_of"]).aggregate([]).sort_by(
-        [("as_of", "ascending"), ("subscriber_id", "ascending")]
+    distinct = (
+        pairs.group_by(["subscriber_id", "as_of"])
+        .aggregate([])
+        .sort_by([("as_of", "ascending"), ("subscriber_id", "ascending")])
     )
     return Spine(distinct["subscriber_id"].combine_chunks(), distinct["as_of"].to_numpy())
 

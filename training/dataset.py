@@ -109,8 +109,10 @@ def labelled_rows(spec: ModelSpec, folder: Folder, start: datetime, known_until:
     ------
     NoMatureLabels, NothingEligible
     """
-    rows = _sends(spec, folder, start, known_until) if spec.as_of_policy == "sent" else _asked(
-        spec, folder, start, known_until
+    rows = (
+        _sends(spec, folder, start, known_until)
+        if spec.as_of_policy == "sent"
+        else _asked(spec, folder, start, known_until)
     )
     if not len(rows):
         raise NothingEligible(spec.name, RULES[spec.name])

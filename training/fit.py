@@ -157,9 +157,7 @@ def refuse_slice(model: str, label: Array, needed: int) -> None:
         raise TooFewPositives(model, rarer, needed, len(label))
 
 
-def refuse_leaks(
-    model: str, features: Features, rows: Positions, label: Array, allowed: Sequence[str] = ()
-) -> None:
+def refuse_leaks(model: str, features: Features, rows: Positions, label: Array, allowed: Sequence[str] = ()) -> None:
     """Raise when one feature alone, or whether it is filled in at all, tells the answer."""
     for i, name in enumerate(features.names):
         values = features.matrix[rows, i]

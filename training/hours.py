@@ -84,7 +84,9 @@ def _later_activity(
         events.occurred_us >= microseconds(after),
         events.received_us < microseconds(until),
     )
-    table = folder.con.to_pyarrow(later.select("subscriber_id", "hour_of_week").order_by(["subscriber_id", "hour_of_week"]))
+    table = folder.con.to_pyarrow(
+        later.select("subscriber_id", "hour_of_week").order_by(["subscriber_id", "hour_of_week"])
+    )
     who = pa.compute.index_in(table["subscriber_id"], subscriber_id).to_numpy()
     return who.astype(np.int64), table["hour_of_week"].to_numpy() % 24
 

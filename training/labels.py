@@ -47,7 +47,8 @@ class Sends:
 
 def churn_labels(folder: Folder, spine: Spine, spec: ModelSpec, known_until: datetime) -> Labels:
     """Eligible: engaged in ``[t - A, t)`` and not opted out before ``t``. Churned: no engagement in ``[t, t + H)``, or an
-    opt-out in it."""
+    opt-out in it.
+    """
     told = _told(folder, spine, known_until, (*ENGAGEMENT_TYPES, *OPT_OUT_TYPES))
     engaged = told.event_type.isin(ENGAGEMENT_TYPES) & (told.human >= HUMAN_THRESHOLD)
     left = told.event_type.isin(OPT_OUT_TYPES)

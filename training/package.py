@@ -32,7 +32,11 @@ def package_fitted(fitted: Fitted, catalogue: Catalogue, version: str, created_a
         booster=fitted.booster,
         calibration=fitted.calibration,
         priors={"probability": fitted.prior, "raw": raw_of(fitted.calibration, fitted.prior)},
-        parameters={"quantiles": fitted.quantiles, "horizon_days": fitted.spec.horizon.total_seconds() / 86_400, **timing},
+        parameters={
+            "quantiles": fitted.quantiles,
+            "horizon_days": fitted.spec.horizon.total_seconds() / 86_400,
+            **timing,
+        },
         created_at=created_at,
         metrics={} if fitted.judgement is None else fitted.judgement.metrics(),
     )

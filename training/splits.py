@@ -99,4 +99,4 @@ def _fold(subscriber_id: pa.Array) -> npt.NDArray[np.int64]:
     """A stable fold per subscriber."""
     words = subscriber_id.dictionary_encode()
     folds = np.array([zlib.crc32(str(word).encode()) % FOLDS for word in words.dictionary.to_pylist()])
-    return folds[words.indices.to_numpy()]
+    return np.asarray(folds[words.indices.to_numpy()], dtype=np.int64)

@@ -15,7 +15,9 @@ from pipelines.verbs.options import HERE, HomeOption, home_at
 
 
 def command(
-    events: Annotated[Path | None, typer.Option(help="Parquet, CSV or JSON Lines file, or a directory of them.")] = None,
+    events: Annotated[
+        Path | None, typer.Option(help="Parquet, CSV or JSON Lines file, or a directory of them.")
+    ] = None,
     subscribers: Annotated[Path | None, typer.Option(help="Likewise; profiles and attributes.")] = None,
     campaigns: Annotated[Path | None, typer.Option(help="Likewise; optional.")] = None,
     home: HomeOption = HERE,

@@ -24,7 +24,7 @@ HorizonOption = Annotated[
     list[str] | None,
     typer.Option("--horizon", help="Label horizon of a model, like `churn=90d` or `send_time=8d`. May be repeated."),
 ]
-HERE = Path(".")
+HERE = Path()
 
 
 def home_at(path: Path) -> Home:

@@ -18,7 +18,9 @@ from pipelines.verbs.options import HERE, HomeOption, ModelsArgument, chosen_mod
 def command(
     models: ModelsArgument = None,
     out: Annotated[Path | None, typer.Option(help="Parquet file; var/exports/scores.parquet unless given.")] = None,
-    at: Annotated[str | None, typer.Option(help="Score as of this instant; just after the log's end unless given.")] = None,
+    at: Annotated[
+        str | None, typer.Option(help="Score as of this instant; just after the log's end unless given.")
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Add reasons; takes some 75 times as long.")] = False,
     home: HomeOption = HERE,
 ) -> None:

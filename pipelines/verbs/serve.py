@@ -19,7 +19,9 @@ from serving.settings import ServingSettings
 
 def command(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000,
-    replay: Annotated[bool, typer.Option("--replay", help="Begin at the log's end instead of now: for old logs.")] = False,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Begin at the log's end instead of now: for old logs.")
+    ] = False,
     now: Annotated[str | None, typer.Option(help="Begin at this instant instead of now.")] = None,
     new_key: Annotated[str | None, typer.Option(help="Make an API key of this name, show it once, and end.")] = None,
     revoke: Annotated[str | None, typer.Option("--revoke-key", help="Revoke the key of this name, and end.")] = None,

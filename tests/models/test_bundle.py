@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
@@ -214,7 +213,7 @@ def test_the_key_is_made_once_and_readable_by_its_owner_alone(tmp_path: Path) ->
     assert len(keys) == 1
     assert len(keys.pop()) == 32
     assert stat.S_IMODE((home.var / "bundle.key").stat().st_mode) == 0o600
-    assert os.listdir(home.var) == ["bundle.key"]
+    assert [path.name for path in home.var.iterdir()] == ["bundle.key"]
 
 
 def test_half_a_key_is_no_key(tmp_path: Path) -> None:
@@ -233,7 +232,7 @@ def test_publishing_moves_the_pointer_and_keeps_the_version_before(tmp_path: Pat
         published = publish(home, "churn", version, tmp_path / f"made-{version}")
         assert current(home, "churn") == published == home.bundles / "churn" / version
     assert publish(home, "churn", "7", home.bundles / "churn" / "7") == current(home, "churn")
-    assert sorted(os.listdir(home.bundles / "churn")) == ["7", "8", "current.json"]
+    assert sorted(path.name for path in (home.bundles / "churn").iterdir()) == ["7", "8", "current.json"]
 
 
 def test_what_does_not_load_is_not_published(tmp_path: Path, booster: Booster) -> None:
@@ -248,7 +247,7 @@ def test_what_does_not_load_is_not_published(tmp_path: Path, booster: Booster) -
     with pytest.raises(BundleMissing):
         publish(home, "churn", "9", tmp_path / "nowhere")
     assert current(home, "churn") == home.bundles / "churn" / "7"
-    assert sorted(os.listdir(home.bundles / "churn")) == ["7", "current.json"]
+    assert sorted(path.name for path in (home.bundles / "churn").iterdir()) == ["7", "current.json"]
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"7", b'{"version": "../../secrets"}', b'{"version": ".."}'])
