@@ -63,7 +63,13 @@ class Attribute:
 
     @property
     def field_name(self) -> str:
-        return f"profile_{self.name}"
+        """Its own for every name: ``as_of`` would be the view's anchor, so names that begin like it get one more ``_``.
+
+        >>> Attribute("age").field_name, Attribute("as_of").field_name, Attribute("as_of_").field_name
+        ('profile_age', 'profile_as_of_', 'profile_as_of__')
+        """
+        field_name = f"profile_{self.name}"
+        return f"{field_name}_" if field_name.rstrip("_") == as_of_name("profile") else field_name
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,10 @@ def parse_instant(text: str, option: str = "time") -> datetime:
         if len(text) > len("2026-01-31"):
             raise UnusableOption(option, f"{text!r} names no time zone; write it in UTC, like 2026-01-31T09:00:00Z")
         return parsed.replace(tzinfo=UTC)
-    return parsed.astimezone(UTC)
+    try:
+        return parsed.astimezone(UTC)
+    except OverflowError:
+        raise UnusableOption(option, f"{text!r} lies outside the years 1 to 9999") from None
 
 
 def parse_duration(text: str, option: str = "duration") -> timedelta:
@@ -55,9 +58,15 @@ def parse_duration(text: str, option: str = "duration") -> timedelta:
     90
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([hdw])", text.strip())
-    if match is None or float(match[1]) <= 0:
+    if match is None:
         raise UnusableOption(option, f"{text!r} is no duration; write it like 24h, 90d or 8w")
-    return float(match[1]) * _UNITS[match[2]]
+    try:
+        duration = float(match[1]) * _UNITS[match[2]]
+    except OverflowError:
+        raise UnusableOption(option, f"{text!r} is longer than any calendar") from None
+    if not duration:
+        raise UnusableOption(option, f"{text!r} is no time at all; write it like 24h, 90d or 8w")
+    return duration
 
 
 def microseconds(instant: datetime) -> int:

@@ -104,10 +104,9 @@ class ReasonCatalogue:
         return _activity_words(code.removesuffix("_activity"), row)
 
     def _profile_words(self, code: str, row: Row) -> str:
-        name = code.removeprefix("profile_")
-        attribute = next(a for a in self.catalogue.attributes if a.name == name)
+        attribute = next(a for a in self.catalogue.attributes if a.field_name == code)
         value = row[code]
-        words = name.replace("_", " ")
+        words = attribute.name.replace("_", " ")
         if np.isnan(value) or (attribute.categories is not None and value < 0):
             return f"{words}: not known"
         if attribute.categories is None:

@@ -24,6 +24,10 @@ from features.home import Home
 
 FILE_NAME = "list.toml"
 
+_TYPES = {"simulated": bool, "caveats": list, "horizons": dict}
+"""What each entry must be; a text where nothing is said."""
+_WANTED = {str: "a text", bool: "true or false", list: "a list of texts", dict: 'a table of texts, like churn = "90d"'}
+
 
 @dataclass(frozen=True)
 class About:
@@ -74,12 +78,21 @@ def about_files(events: Path) -> About:
 
 
 def about_home(home: Home) -> About:
-    """What was last ingested under a home; the defaults when nothing was."""
+    """What was last ingested under a home; the defaults when nothing was.
+
+    Raises
+    ------
+    UnusableOption
+        When what was kept is damaged.
+    """
     path = _kept(home)
     if not path.exists():
         return About()
-    raw = orjson.loads(path.read_bytes())
-    return About(**(raw | {"caveats": tuple(raw["caveats"])}))
+    try:
+        raw = orjson.loads(path.read_bytes())
+        return About(**(raw | {"caveats": tuple(raw["caveats"])}))
+    except (ValueError, TypeError, KeyError) as error:
+        raise UnusableOption(str(path), "cannot be read; remove it and ingest again") from error
 
 
 def _kept(home: Home) -> Path:
@@ -88,12 +101,26 @@ def _kept(home: Home) -> Path:
 
 def _checked(path: Path, raw: Mapping[str, Any]) -> About:
     known = set(About.__dataclass_fields__)
-    strange = sorted(set(raw) - known) + sorted(set(raw.get("horizons", {})) - set(MODELS))
+    strange = sorted(set(raw) - known)
     if strange:
         raise UnusableOption(str(path), f"does not know {', '.join(strange)}; it may say {', '.join(sorted(known))}")
+    for name, value in raw.items():
+        wanted = _TYPES.get(name, str)
+        if not isinstance(value, wanted) or not all(isinstance(text, str) for text in _texts(value)):
+            raise UnusableOption(str(path), f"{name} is not {_WANTED[wanted]}")
+    others = sorted(set(raw.get("horizons", {})) - set(MODELS))
+    if others:
+        raise UnusableOption(str(path), f"horizons knows no {', '.join(others)}; there are {', '.join(MODELS)}")
     about = About(**(dict(raw) | {"caveats": tuple(raw.get("caveats", ()))}))
     if about.default_timezone not in available_timezones():
         raise UnusableOption(str(path), f"default_timezone {about.default_timezone!r} is no IANA time zone")
     for model in about.horizons:
         about.horizon(model)
     return about
+
+
+def _texts(value: Any) -> list[Any]:
+    """What a list or table holds."""
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []

@@ -41,8 +41,6 @@ DEFECT = 70
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one verb and exit."""
-    # Vendors' notes to themselves, not to who runs a verb.
-    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"ibis\..*|mlflow\..*")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
@@ -77,6 +75,8 @@ def _verb(verb: str) -> Command:
     """A verb's file is loaded when it is called: MLflow and Feast take seconds that `--help` should not."""
     app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
     app.command(verb, short_help=VERBS[verb])(import_module(f"pipelines.verbs.{verb}").command)
+    # Vendors' notes to themselves, not to who runs a verb. After the import, because vendors set filters of their own.
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
     return get_command(app)
 
 

@@ -58,6 +58,8 @@ def run_demo(home: Home, data: Path | None, horizons: Mapping[str, timedelta], n
     ------
     UnusableOption
         When the home already holds another list, or the directory holds no events.
+    DemoFailed
+        When no model can be trained, or the service answers with an error.
     """
     begun = time.perf_counter()
     directory = data or home.var / "simulated"
@@ -69,6 +71,8 @@ def run_demo(home: Home, data: Path | None, horizons: Mapping[str, timedelta], n
     outcomes = train_models(home, ("churn", "lead_score", "send_time"), narrator, horizons)
     for outcome in outcomes:
         narrator.say(f"    {describe(outcome)}")
+    if not any(outcome.version for outcome in outcomes):
+        raise DemoFailed("no model can be learnt from this list, for the reasons above; `inbox train` names them again")
     narrator.say("\n[bold]3. Into service[/]")
     _promote(home, outcomes, narrator)
     with narrator.step("materialize the online store") as share:
@@ -213,7 +217,9 @@ def _look_around(home: Home, about: About, exports: Sequence[Path], report: Path
         narrator.say(f"  export       {path}")
     narrator.say(f"  serve again  inbox serve --replay{at}   (API documentation at http://127.0.0.1:3000)")
     narrator.say(f"  models       inbox models{at}; mlflow ui --backend-store-uri {home.tracking_uri}")
-    narrator.say(f"  features     feast -c {'features/repo' if not at else home.root / 'var' / 'feast'} ui --host 127.0.0.1")
+    narrator.say(
+        f"  features     feast -c {'features/repo' if not at else home.root / 'var' / 'feast'} ui --host 127.0.0.1"
+    )
     narrator.say(f"  anything     inbox doctor{at}\n")
     if about.simulated:
         narrator.say("[yellow]Everything above is about a SIMULATED list.[/]")

@@ -13,7 +13,7 @@ from typing import get_args
 import pyarrow as pa
 
 from features.contract import MODELS
-from features.errors import BundleMissing
+from features.errors import BundleMissing, EmptyLog
 from features.home import Home
 from features.log import EventLog
 from pipelines.console import Share
@@ -45,6 +45,8 @@ def score_list(
     ------
     BundleMissing
         When none of the asked models is promoted.
+    EmptyLog
+        When there is nobody to score: the table has at least one row.
     """
     log = EventLog(home)
     moment = scored_at or log.end() + timedelta(microseconds=1)
@@ -52,6 +54,8 @@ def score_list(
     if not scorer.bundles:
         raise BundleMissing(home.bundles)
     wanted = list(ids) if ids is not None else _everybody(log)
+    if not wanted:
+        raise EmptyLog(home.event_log)
     tables = []
     for start in range(0, len(wanted), MAX_IDS):
         request = ScoreRequest(

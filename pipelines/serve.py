@@ -112,8 +112,11 @@ def _temporary_key(home: Home, name: str) -> Iterator[str]:
     keys = ServingSettings(home=home.root).keys
     if name in {record.name for record in read_keys(keys)}:
         revoke_key(keys, name)
-    yield create_key(keys, name)
-    revoke_key(keys, name)
+    key = create_key(keys, name)
+    try:
+        yield key
+    finally:
+        revoke_key(keys, name)
 
 
 def _command(port: int) -> list[str]:

@@ -19,8 +19,8 @@ import numpy.typing as npt
 from features.catalogue import VIEWS, Catalogue, as_of_name
 from features.clock import microseconds
 from features.contract import MODELS
-from features.derive import Features, derive, last_engagement_at
-from features.errors import ScoringError, StoreUnavailable
+from features.derive import Features, derive, feature_names, last_engagement_at
+from features.errors import FeatureMismatch, ScoringError, StoreUnavailable
 from features.home import Home
 from features.online import SqliteStateStore, StateStore
 from features.state import States, identity
@@ -65,6 +65,8 @@ class Scorer:
     catalogue: Catalogue
     stale_after_s: float
     problems: list[str] = field(default_factory=list)
+    store_is_down: bool = field(default=False, init=False)
+    """As of the last read: a change is logged, not every request."""
 
     def __post_init__(self) -> None:
         self.reasons = {
@@ -77,12 +79,12 @@ class Scorer:
         bundles: dict[str, Bundle] = {}
         problems: list[str] = []
         for model in models:
-            directory = current(home, model)
-            if directory is None:
-                problems.append(f"{model}: not promoted yet")
-                continue
             try:
-                bundles[model] = load(directory, bundle_key(home))
+                directory = current(home, model)
+                if directory is None:
+                    problems.append(f"{model}: not promoted yet")
+                    continue
+                bundles[model] = _usable(load(directory, bundle_key(home)))
             except ScoringError as error:
                 log.error("%s is not served: %s", model, error)
                 problems.append(f"{model}: {error}")
@@ -127,9 +129,13 @@ class Scorer:
         try:
             states, found = self.store.read(ids)
         except StoreUnavailable as error:
-            log.warning("store: %s", error)
             store_failed = True
+            if not self.store_is_down:
+                log.warning("store: %s", error)
             states, found = identity(self.catalogue, len(ids)), np.zeros(len(ids), dtype=np.bool_)
+        if self.store_is_down and not store_failed:
+            log.info("store: it can be read again")
+        self.store_is_down = store_failed
         anchors = np.stack([states[as_of_name(view)] for view in VIEWS])
         age = np.maximum(now - np.fmin.reduce(anchors), 0.0) / 1e6
         status = np.select(
@@ -206,6 +212,14 @@ def _curves(bundle: Bundle, subjects: Subjects, matrix: Array) -> Curves:
 
 def _finite(probability: Array, prior: float) -> Array:
     return np.where(np.isfinite(probability), probability, prior)
+
+
+def _usable(bundle: Bundle) -> Bundle:
+    """The bundle, if everything it reads is still derived: otherwise every request would fail instead of the start."""
+    derived = feature_names(bundle.catalogue)
+    if not set(bundle.features) <= set(derived):
+        raise FeatureMismatch(bundle.model, bundle.features, derived)
+    return bundle
 
 
 def _selected(features: Features, bundle: Bundle) -> Array:

@@ -16,7 +16,8 @@ COLOURS = {Verdict.OK: "green", Verdict.MISSING: "yellow", Verdict.BROKEN: "red"
 
 
 def command(
-    port: Annotated[int, typer.Option(help="Where a service would be.")] = DEFAULT_PORT, home: HomeOption = HERE
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where a service would be.")] = DEFAULT_PORT,
+    home: HomeOption = HERE,
 ) -> None:
     """Say what is configured, what is running, what is missing and how to mend it. Changes nothing.
 

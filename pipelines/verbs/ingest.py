@@ -32,9 +32,11 @@ def command(
     if given is None:
         raise UnusableOption("--events", "give at least one of --events, --subscribers and --campaigns")
     narrator, place = Narrator(), home_at(home)
+    # What the list says of itself is read first: when it is not understood, nothing is taken.
+    about = about_files(given)
     with narrator.step("ingest") as share:
         report = EventLog(place).append(events, subscribers, campaigns, share)
-        about_files(given).save(place)
+        about.save(place)
     tell(narrator, report)
 
 

@@ -18,7 +18,7 @@ from serving.settings import ServingSettings
 
 
 def command(
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 3000,
     replay: Annotated[
         bool, typer.Option("--replay", help="Begin at the log's end instead of now: for old logs.")
     ] = False,
