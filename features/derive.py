@@ -172,8 +172,9 @@ def _affinity(states: States, catalogue: Catalogue) -> Named:
     """Shares of engagement by category, shrunk by one event; and how concentrated they are (Herfindahl, 0–1)."""
     known = len(catalogue.content) + 1
     engaged = states["content_engaged"].astype(np.float64)
+    total = engaged.sum(axis=1)
     engaged[:, 0] += engaged[:, known:].sum(axis=1)
-    shares = engaged[:, :known] / (engaged.sum(axis=1) + 1)[:, None]
+    shares = engaged[:, :known] / (total + 1)[:, None]
     for slot, category in enumerate(("unlisted", *(f"[{word}]" for word in catalogue.content))):
         yield f"affinity_{category}", shares[:, slot]
     yield "affinity_concentration", (shares**2).sum(axis=1)

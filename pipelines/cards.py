@@ -102,7 +102,7 @@ def _card(outcome: Outcome, scored: pa.Table) -> ModelCard:
 
 
 def _common_reasons(scored: pa.Table, model: str) -> list[str]:
-    """The reasons given most often, without their numbers."""
+    """What was most often somebody's strongest reason."""
     column = f"{model}_reasons"
     if column not in scored.column_names:
         return []

@@ -171,7 +171,8 @@ class ExportContext:
 class ExportSummary:
     """What an export holds and what was left out of it.
 
-    ``no_consent`` rows withheld consent, ``unscored`` ones have no finite lead score; neither is in the file.
+    ``no_consent`` rows withheld consent, ``unscored`` ones have no finite lead score, ``converted`` ones are customers
+    already; none of them is in the file.
     ``cut_texts`` counts the cells cut at Excel's limit. ``grades`` always names all five.
     """
 
@@ -180,13 +181,14 @@ class ExportSummary:
     rows: int
     no_consent: int
     unscored: int
+    converted: int
     cut_texts: int
     grades: dict[str, int]
     expected_conversions: float
 
 
 def write_leads(scored: pa.Table, out: Path, format: ExportFormat, context: ExportContext) -> ExportSummary:
-    """Write the leads of a scored table, best first (score, then subscriber_id), and say what was written.
+    """Write the leads of a scored table, best first (score, probability, then subscriber_id), and say what was written.
 
     Parameters
     ----------
@@ -207,7 +209,8 @@ def write_leads(scored: pa.Table, out: Path, format: ExportFormat, context: Expo
         sheet holds, or the file cannot be written. In each case what was at ``out`` before is still there.
     """
     _check_format(format)
-    leads, no_consent, unscored = _leads(scored)
+    open_leads, converted = _without_converted(scored)
+    leads, no_consent, unscored = _leads(open_leads)
     _check_size(leads.num_rows, format, no_consent, unscored)
     summary = ExportSummary(
         path=out,
@@ -215,6 +218,7 @@ def write_leads(scored: pa.Table, out: Path, format: ExportFormat, context: Expo
         rows=leads.num_rows,
         no_consent=no_consent,
         unscored=unscored,
+        converted=converted,
         cut_texts=_cut_count(leads) if format == "xlsx" else 0,
         grades=_grade_counts(leads),
         expected_conversions=float(pc.sum(leads["probability"]).as_py()),
@@ -278,6 +282,14 @@ def _check_size(rows: int, format: str, no_consent: int, unscored: int) -> None:
         )
 
 
+def _without_converted(scored: pa.Table) -> tuple[pa.Table, int]:
+    """Those who have not converted yet, and how many have."""
+    if "lead_score_converted" not in scored.column_names:
+        return scored, 0
+    still_open = scored.filter(pc.invert(pc.fill_null(scored["lead_score_converted"], False)))
+    return still_open, scored.num_rows - still_open.num_rows
+
+
 def _leads(scored: pa.Table) -> tuple[pa.Table, int, int]:
     """Rank the exportable rows; count those without consent and those without a score."""
     columns = _present_columns(scored)
@@ -287,7 +299,7 @@ def _leads(scored: pa.Table) -> tuple[pa.Table, int, int]:
     no_consent = int(pc.sum(objected).as_py() or 0)
     arrays = [_typed(kept, column) for column in columns]
     leads = pa.Table.from_arrays(arrays, names=[column.name for column in columns])
-    ranked = leads.sort_by([("score", "descending"), ("subscriber_id", "ascending")])
+    ranked = leads.sort_by([("score", "descending"), ("probability", "descending"), ("subscriber_id", "ascending")])
     return ranked, no_consent, scored.num_rows - no_consent - kept.num_rows
 
 
@@ -524,6 +536,7 @@ def _facts(context: ExportContext, summary: ExportSummary) -> Iterator[_Cells]:
     yield ("Leads in this file", "bold"), (summary.rows, "whole")
     yield ("Left out: no consent", "bold"), (summary.no_consent, "whole")
     yield ("Left out: no score", "bold"), (summary.unscored, "whole")
+    yield ("Left out: converted before", "bold"), (summary.converted, "whole")
     yield ("Texts cut for Excel", "bold"), (summary.cut_texts, "whole")
     yield ("Model version", "bold"), (context.model_version, None)
     yield ("Scored at (UTC)", "bold"), (f"{context.scored_at.astimezone(UTC):%Y-%m-%d %H:%M}", None)

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from features.catalogue import Catalogue
 from features.contract import UTC_MICROSECONDS
-from features.errors import DatasetError, NothingEligible, UnknownModel
+from features.errors import DatasetError, NothingEligible, UnknownModel, UnusableOption
 from features.fold import Folder, Spine
 from features.home import Home
 from features.log import EventLog
@@ -42,6 +42,8 @@ from training.plots import Chart, calibration_chart, importance_chart, learning_
 SPECS: Mapping[str, ModelSpec] = {spec.name: spec for spec in (churn.SPEC, lead_score.SPEC, send_time.SPEC)}
 
 HISTORY_CHUNK_ROWS = 50_000
+LONGEST_HORIZON = timedelta(days=36_500)
+"""Dates can be counted back this far; a century is no horizon for a mailing list."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def train_models(
 
     Raises
     ------
-    UnknownModel, EmptyLog, FeatureStoreFailed, RegistryFailed
+    UnknownModel, UnusableOption, EmptyLog, FeatureStoreFailed, RegistryFailed
     """
     specs = [_spec(home, model, horizons or {}) for model in models]
     with narrator.step("open the log and learn its vocabulary"):
@@ -135,7 +137,10 @@ def _spec(home: Home, model: str, horizons: Mapping[str, timedelta]) -> ModelSpe
     if model not in SPECS:
         raise UnknownModel(model, list(SPECS))
     spec = SPECS[model]
-    return replace(spec, horizon=horizons.get(model) or about_home(home).horizon(model) or spec.horizon)
+    horizon = horizons.get(model) or about_home(home).horizon(model) or spec.horizon
+    if horizon > LONGEST_HORIZON:
+        raise UnusableOption(f"--horizon {model}", f"is longer than {LONGEST_HORIZON.days:,} days; no log is")
+    return replace(spec, horizon=horizon)
 
 
 def _ask(specs: Sequence[ModelSpec], prepared: Prepared) -> tuple[dict[str, Rows], dict[str, Outcome]]:

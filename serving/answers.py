@@ -40,6 +40,7 @@ SCORED_SCHEMA = pa.schema(
         pa.field("lead_score_score", pa.int32(), nullable=False),
         pa.field("lead_score_grade", pa.string(), nullable=False),
         pa.field("lead_score_percentile", pa.int32(), nullable=False),
+        pa.field("lead_score_converted", pa.bool_()),
         pa.field("lead_score_reasons", _REASONS),
         pa.field("lead_score_model_version", pa.string(), nullable=False),
         pa.field("send_time_send_at", UTC_MICROSECONDS, nullable=False),

@@ -159,6 +159,9 @@ class Scorer:
         raw = _raw(bundle, matrix)
         probability = _finite(np.where(subjects.personal, bundle.calibration(raw), prior), prior)
         answer: dict[str, Any] = dict(ANSWERS[bundle.model](probability, bundle.parameters["quantiles"]))
+        if bundle.model == "lead_score":
+            # Who converted before is outside what the model was asked: scored, but no lead any more.
+            answer["converted"] = subjects.states["conversion_count"] > 0
         if explain:
             answer["reasons"] = self._reasons(bundle, subjects, matrix)
         return answer

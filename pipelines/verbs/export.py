@@ -50,7 +50,8 @@ def command(
             summary = write_leads(scored, (out or place.exports) / f"leads.{kind}", kind, context)
         narrator.say(f"  {summary.path}: {summary.rows:,} leads")
     grades = ", ".join(f"{grade} {count:,}" for grade, count in summary.grades.items())
-    narrator.say(f"Exported {summary.rows:,} leads ({grades}); {summary.no_consent:,} without consent left out.")
+    left_out = f"{summary.no_consent:,} without consent, {summary.converted:,} converted before"
+    narrator.say(f"Exported {summary.rows:,} leads ({grades}); left out: {left_out}.")
 
 
 def _formats(asked: Sequence[str] | None) -> list[ExportFormat]:

@@ -1,0 +1,49 @@
+"""One small list, taken through the whole line once and shared by every test that only reads it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from features.contract import MODELS
+from features.home import Home
+from features.log import EventLog
+from pipelines.about import about_files
+from pipelines.console import Narrator
+from pipelines.materialize import materialize
+from pipelines.promote import promote
+from pipelines.simulator import simulate, write
+from pipelines.train import train_models
+
+SUBSCRIBERS, DAYS, SEED = 800, 260, 3
+"""About the smallest simulated list on which all three models train."""
+
+
+def pytest_configure() -> None:
+    """As `inbox` does: vendors are not told that somebody runs tests."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+
+
+@pytest.fixture(scope="session")
+def small_list(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a SIMULATED list in the input contract. Read only."""
+    directory = tmp_path_factory.mktemp("small") / "list"
+    write(simulate(SUBSCRIBERS, DAYS, SEED), directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def small_home(small_list: Path) -> Home:
+    """A home with that list ingested, all models trained and in service, the store materialized. Read only."""
+    home = Home(small_list.parent / "home")
+    EventLog(home).append(*(small_list / f"{name}.parquet" for name in ("events", "subscribers", "campaigns")))
+    about_files(small_list).save(home)
+    outcomes = train_models(home, MODELS, Narrator(quiet=True))
+    assert [outcome.refusal for outcome in outcomes] == [None, None, None]
+    for model in MODELS:
+        promote(home, model, reason="tests", force=True)
+    materialize(home, lambda share: None)
+    return home

@@ -1,0 +1,151 @@
+"""The algebra of states: what merge and carrying promise, on random rows."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from features.catalogue import VIEWS, Attribute, Catalogue, Fold, as_of_name
+from features.state import MICROSECONDS_PER_DAY, QUANTUM, States, carried, from_bytes, identity, merge, state_dtype
+from tests.features.logs import CATALOGUE
+
+NOW = 1.7e15
+ROWS = 5
+seeds = st.integers(0, 2**32 - 1)
+often = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def random_states(seed: int, anchor: float = NOW, catalogue: Catalogue = CATALOGUE) -> States:
+    """Rows as a fold could have left them: sums in whole quanta, about a third of the rest unknown."""
+    rng = np.random.default_rng(seed)
+    states = identity(catalogue, ROWS)
+    for field in catalogue.fields:
+        shape = states[field.name].shape
+        unknown = rng.random(shape) < 0.3
+        if field.fold in (Fold.SUM, Fold.DECAYED):
+            # float32 adds without rounding only what fits its 24 bits.
+            quanta = (
+                rng.integers(0, 2**20, shape) * 2.0**-8
+                if field.dtype == "<f4"
+                else rng.integers(0, 2**40, shape) * QUANTUM
+            )
+            states[field.name] = np.where(unknown, 0, quanta)
+        elif field.dtype == "<i4":
+            states[field.name] = np.where(unknown, -1, rng.integers(0, 4, shape))
+        else:
+            states[field.name] = np.where(unknown, np.nan, rng.integers(0, 10**15, shape))
+    for view in VIEWS:
+        states[as_of_name(view)] = anchor
+    return states
+
+
+def assert_same(left: States, right: States) -> None:
+    for name in left.dtype.names or ():
+        np.testing.assert_array_equal(left[name], right[name], err_msg=name)
+
+
+def assert_close(left: States, right: States) -> None:
+    for name in left.dtype.names or ():
+        tolerance = 1e-6 if left[name].dtype == np.float32 else 1e-12
+        np.testing.assert_allclose(left[name], right[name], rtol=tolerance, err_msg=name)
+
+
+@often
+@given(seeds, seeds)
+def test_either_side_may_come_first(one: int, other: int) -> None:
+    left, right = random_states(one), random_states(other)
+    assert_same(merge(left, right, CATALOGUE), merge(right, left, CATALOGUE))
+
+
+@often
+@given(seeds, seeds)
+def test_either_side_may_come_first_at_different_anchors_too(one: int, other: int) -> None:
+    left, right = random_states(one), random_states(other, NOW + 3.5 * MICROSECONDS_PER_DAY)
+    assert_same(merge(left, right, CATALOGUE), merge(right, left, CATALOGUE))
+
+
+@often
+@given(seeds, seeds, seeds)
+def test_three_may_be_merged_in_any_grouping(one: int, two: int, three: int) -> None:
+    a, b, c = random_states(one), random_states(two), random_states(three)
+    assert_same(merge(merge(a, b, CATALOGUE), c, CATALOGUE), merge(a, merge(b, c, CATALOGUE), CATALOGUE))
+
+
+@often
+@given(seeds)
+def test_merging_with_nobody_changes_nothing(seed: int) -> None:
+    states, nobody = random_states(seed), identity(CATALOGUE, ROWS)
+    assert merge(states, nobody, CATALOGUE).tobytes() == states.tobytes()
+    assert merge(nobody, states, CATALOGUE).tobytes() == states.tobytes()
+    assert merge(nobody, nobody, CATALOGUE).tobytes() == nobody.tobytes()
+
+
+@often
+@given(seeds, st.floats(0, 400), st.floats(0, 400))
+def test_carrying_twice_is_carrying_once(seed: int, first: float, second: float) -> None:
+    states = random_states(seed)
+    halfway, end = NOW + first * MICROSECONDS_PER_DAY, NOW + (first + second) * MICROSECONDS_PER_DAY
+    assert_close(carried(carried(states, CATALOGUE, halfway), CATALOGUE, end), carried(states, CATALOGUE, end))
+
+
+@often
+@given(seeds, seeds, st.floats(0, 400))
+def test_carrying_and_merging_may_change_places(one: int, other: int, days: float) -> None:
+    left, right, later = random_states(one), random_states(other), NOW + days * MICROSECONDS_PER_DAY
+    after = carried(merge(left, right, CATALOGUE), CATALOGUE, later)
+    assert_close(after, merge(carried(left, CATALOGUE, later), carried(right, CATALOGUE, later), CATALOGUE))
+
+
+@often
+@given(seeds)
+def test_carrying_to_where_it_is_changes_no_bit_and_never_the_row_given(seed: int) -> None:
+    states = random_states(seed)
+    before = states.tobytes()
+    assert carried(states, CATALOGUE, NOW).tobytes() == before
+    carried(states, CATALOGUE, NOW + MICROSECONDS_PER_DAY)
+    merge(states, random_states(seed + 1, NOW + MICROSECONDS_PER_DAY), CATALOGUE)
+    assert states.tobytes() == before
+
+
+def test_one_half_life_halves_and_counts_stay() -> None:
+    states = random_states(1)
+    later = carried(states, CATALOGUE, NOW + 7 * MICROSECONDS_PER_DAY)
+    np.testing.assert_array_equal(later["click_decayed_7d"], states["click_decayed_7d"] / 2)
+    np.testing.assert_array_equal(later["click_count"], states["click_count"])
+    np.testing.assert_array_equal(later["recency_as_of"], np.full(ROWS, NOW + 7 * MICROSECONDS_PER_DAY))
+
+
+def test_every_row_may_be_carried_to_its_own_instant() -> None:
+    states, instants = random_states(2), NOW + np.arange(ROWS) * MICROSECONDS_PER_DAY
+    together = carried(states, CATALOGUE, instants)
+    alone = np.concatenate([carried(states[i : i + 1], CATALOGUE, instants[i]) for i in range(ROWS)])
+    assert together.tobytes() == alone.tobytes()
+
+
+def test_the_profile_of_the_newer_side_wins_unless_it_does_not_know() -> None:
+    old, new = random_states(3), random_states(4, NOW + MICROSECONDS_PER_DAY)
+    old["profile_age"], new["profile_age"] = 90, [20, 20, np.nan, np.nan, 20]
+    for merged in (merge(old, new, CATALOGUE), merge(new, old, CATALOGUE)):
+        np.testing.assert_array_equal(merged["profile_age"], [20, 20, 90, 90, 20])
+
+
+def test_a_row_of_an_older_catalogue_is_filled_up_with_the_identity() -> None:
+    grown = CATALOGUE.grown([], [Attribute("height"), Attribute("pet", ("cat",))], [])
+    old = random_states(5)
+    new = random_states(6, catalogue=grown)
+    rows = from_bytes([old[0].tobytes(), new[0].tobytes(), old[1].tobytes()], grown)
+    assert rows.dtype == state_dtype(grown)
+    assert_same(rows[1:2], new[:1])
+    for i, row in ((0, old[0]), (2, old[1])):
+        assert rows[i].tobytes().startswith(row.tobytes())
+        assert np.isnan(rows["profile_height"][i])
+        assert rows["profile_pet"][i] == -1
+
+
+def test_a_row_of_a_newer_catalogue_is_cut_to_the_older_one() -> None:
+    grown = CATALOGUE.grown([], [Attribute("height")], [])
+    new = random_states(7, catalogue=grown)
+    rows = from_bytes([row.tobytes() for row in new], CATALOGUE)
+    for name in state_dtype(CATALOGUE).names or ():
+        np.testing.assert_array_equal(rows[name], new[name])

@@ -1,0 +1,64 @@
+"""Fitting refuses what cannot be learnt, and learns the same twice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from features.errors import LeakingFeature, MissingLabels, SingleClass, TooFewPositives
+from features.state import MICROSECONDS_PER_DAY, identity
+from models import churn
+from tests.features.logs import CATALOGUE
+from training.dataset import Dataset, Rows, dataset
+from training.fit import fit
+
+SPEC = replace(churn.SPEC, horizon=timedelta(days=7), rounds=20)
+
+
+def made(label: object = None, leak: bool = False) -> Dataset:
+    """A hundred people asked about on 20 weekly instants; who clicks more churns less."""
+    rng = np.random.default_rng(3)
+    as_of = 1.7e15 + np.repeat(np.arange(20), 100) * 7.0 * MICROSECONDS_PER_DAY
+    states = identity(CATALOGUE, len(as_of))
+    states["click_count"] = rng.poisson(3, len(as_of))
+    churned = (rng.random(len(as_of)) < 1 / (1 + states["click_count"])).astype(np.float64)
+    labels = churned if label is None else np.broadcast_to(np.asarray(label, dtype=np.float64), as_of.shape).copy()
+    if leak:
+        states["profile_age"] = np.where(labels == 1, 50.0, np.nan)
+    return dataset(Rows(pa.array([f"s{i % 100}" for i in range(len(as_of))]), as_of, as_of, labels), states, CATALOGUE)
+
+
+def test_missing_labels_are_refused() -> None:
+    with pytest.raises(MissingLabels, match=r"2,000 of 2,000 labels are missing"):
+        fit(made(np.nan), SPEC)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_one_class_is_refused(label: int) -> None:
+    with pytest.raises(SingleClass, match=f"all 2,000 labels are {label}"):
+        fit(made(label), SPEC)
+
+
+def test_too_few_of_the_rarer_class_are_refused() -> None:
+    with pytest.raises(TooFewPositives, match="rarer class has"):
+        fit(made(np.arange(2000) % 100 == 0), SPEC)
+
+
+def test_a_feature_that_knows_the_answer_is_refused_unless_allowed() -> None:
+    with pytest.raises(LeakingFeature, match="profile_age alone tells the answer"):
+        fit(made(leak=True), SPEC)
+    assert fit(made(leak=True), SPEC, allowed=["profile_age"]).judgement is not None
+
+
+def test_the_same_dataset_gives_the_same_model_bit_for_bit() -> None:
+    first, second = fit(made(), SPEC), fit(made(), SPEC)
+    assert made().fingerprint == made().fingerprint
+    assert first.booster.text == second.booster.text
+    assert first.calibration == second.calibration
+    assert first.probability.tobytes() == second.probability.tobytes()
+    assert first.judgement is not None
+    assert first.judgement.ours.auc.value > 0.6
