@@ -28,6 +28,7 @@ promise: a message names columns, rows, models and paths, never a person's value
     |  |- RegistryFailed
     |  |- UnknownModel
     |  |- UnknownVersion
+    |  |- NeverTrained
     |  |- PromotionConflict
     |  |- PromotionRefused
     |  |- BundleMissing
@@ -241,6 +242,14 @@ class UnknownVersion(ModelError):
     def __init__(self, model: str, version: str) -> None:
         self.model, self.version = model, version
         super().__init__(f"{model} has no version or alias {version!r}. `inbox models` lists what there is.")
+
+
+class NeverTrained(ModelError):
+    code = "never_trained"
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        super().__init__(f"{model} was never trained. Run `inbox train {model}` first; it says why where it cannot.")
 
 
 class PromotionConflict(ModelError):

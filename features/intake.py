@@ -18,6 +18,7 @@ import zoneinfo
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +56,12 @@ GATHERED_BYTES = 64 << 20
 """So much is checked at a time. Planning a check takes DuckDB 0.1 s, so that single blocks cost twice as much."""
 ID_LENGTH = 256
 FIRST_YEAR, LAST_YEAR = 1990, 2100
+CLOCK_TOLERANCE = timedelta(days=1)
+"""How far ahead of ours a clock that stamps events may run."""
 
 EMAIL = r"""[^\s"<>,;:=&?/|{}\[\]\\@]+(?:@|%40)[^\s"<>,;:=&?/|{}\[\]\\@]+\.[^\s"<>,;:=&?/|{}\[\]\\@.]+"""
 REDACTED = "<redacted email>"
-CONTROL = r"[\x00-\x1f\x7f]"
+CONTROL = r"[\x00-\x1f\x7f-\x9f]"
 _CLOCK = r"\d{4}-\d{2}-\d{2}[T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,9})?)?"
 _OFFSET = r"([Zz]| ?UTC|[+-](0\d|1[0-4])(:?[0-5]\d)?)"
 _NAIVE = rf"({_CLOCK}|\d{{4}}-\d{{2}}-\d{{2}})"
@@ -816,6 +819,10 @@ def _faults(contract: Contract, kinds: Mapping[str, str]) -> Iterator[tuple[str,
         yield from _instant_faults(name, kinds[name])
     if contract is EVENTS:
         yield "received_at < occurred_at", "received_at is before occurred_at"
+        soon = f"timestamptz '{(datetime.now(UTC) + CLOCK_TOLERANCE).isoformat()}'"
+        for name in contract.instants:
+            # It would move the log's end, and with it which labels count as mature.
+            yield f"{name} > {soon}", f"{name} is in the future: check the clock that wrote it"
         yield f"{_written('value', kinds)} and value is null", "value is not a number"
         yield "not isfinite(value)", "value is not a finite number"
 

@@ -239,15 +239,10 @@ class EventLog:
             repeated=sum(one.repeated for one in staged),
             quarantined=sum(one.quarantined for one in staged),
             reasons=dict(reasons),
-            notes=(*(note for one in staged for note in one.notes), *self._future(accepted["events"])),
+            notes=tuple(note for one in staged for note in one.notes),
             subscribers=accepted["subscribers"],
             campaigns=accepted["campaigns"],
         )
-
-    def _future(self, accepted: int) -> Iterator[str]:
-        """One wrong clock moves the log's end, and with it which labels count as mature."""
-        if accepted and (end := self.end()) > datetime.now(UTC) + timedelta(days=1):
-            yield f"the log now ends on {end:%Y-%m-%d}, in the future: check the clocks behind received_at"
 
     # --- asking
 

@@ -33,7 +33,9 @@ BAND_CUTS = (0.30, 0.60)
 """Probabilities from which a subscriber is in the medium and the high band."""
 
 
-def answer(probability: npt.NDArray[np.float64], quantiles: list[float]) -> dict[str, npt.NDArray[Any]]:
-    """Columns ``probability``, ``band``, ``percentile`` (0–100; 100 = the most endangered)."""
+def answer(
+    probability: npt.NDArray[np.float64], quantiles: list[float], known: npt.NDArray[np.bool_] | None = None
+) -> dict[str, npt.NDArray[Any]]:
+    """Columns ``probability``, ``band``, ``percentile`` (0–100; 100 = the most endangered; 50 for a stranger)."""
     band = np.asarray(BANDS)[np.searchsorted(BAND_CUTS, probability, side="right")]
-    return {"probability": probability, "band": band, "percentile": percentile(probability, quantiles)}
+    return {"probability": probability, "band": band, "percentile": percentile(probability, quantiles, known)}

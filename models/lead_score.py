@@ -31,9 +31,11 @@ GRADE_CUTS = (20, 40, 70, 90)
 """Scores from which a lead has grade D, C, B and A: the best tenth gets an A."""
 
 
-def answer(probability: npt.NDArray[np.float64], quantiles: list[float]) -> dict[str, npt.NDArray[Any]]:
-    """Columns ``probability``, ``score`` (0–100), ``grade`` (A best) and ``percentile``, which is the score."""
-    score = percentile(probability, quantiles)
+def answer(
+    probability: npt.NDArray[np.float64], quantiles: list[float], known: npt.NDArray[np.bool_] | None = None
+) -> dict[str, npt.NDArray[Any]]:
+    """Columns ``probability``, ``score`` (0–100), ``grade`` (A best) and ``percentile``, the score again; strangers: 50, C."""
+    score = percentile(probability, quantiles, known)
     return {"probability": probability, "score": score, "grade": grade(score), "percentile": score}
 
 

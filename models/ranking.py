@@ -19,9 +19,23 @@ def reference(probability: npt.NDArray[np.float64]) -> list[float]:
     return [float(q) for q in np.quantile(probability, np.linspace(0, 1, REFERENCE_POINTS))]
 
 
-def percentile(probability: npt.NDArray[np.float64], quantiles: Sequence[float]) -> npt.NDArray[np.int64]:
-    """Share of the reference population that lies below, in percent, 0–100; ties count half."""
+UNKNOWN = 50
+"""Percentile of somebody about whom nothing is known: in the middle, above and below as many as not."""
+
+
+def percentile(
+    probability: npt.NDArray[np.float64], quantiles: Sequence[float], known: npt.NDArray[np.bool_] | None = None
+) -> npt.NDArray[np.int64]:
+    """Share of the reference population that lies below, in percent, 0–100; ties count half.
+
+    Parameters
+    ----------
+    known
+        False for strangers. Their probability is a mean, which in a skewed population lies far above the middle: they
+        get ``UNKNOWN`` instead of a place among people they may not belong to. None: everybody is known.
+    """
     points = np.asarray(quantiles)
     below = np.searchsorted(points, probability, side="left")
     upto = np.searchsorted(points, probability, side="right")
-    return np.rint(100 * (below + upto) / (2 * len(points))).astype(np.int64)
+    places = np.rint(100 * (below + upto) / (2 * len(points))).astype(np.int64)
+    return places if known is None else np.where(known, places, UNKNOWN)

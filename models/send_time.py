@@ -68,6 +68,8 @@ class Curves:
     """Standard error of the log of the hour's probability relative to the person's mean."""
     pool_weight: npt.NDArray[np.float64]
     """0–1 per subscriber: how much of the shape is everybody's rather than theirs."""
+    claims_gain: bool = True
+    """False where no send was ever seen: hours can be ranked then, but no gain in answers be claimed."""
 
 
 def local_slots(moments: Sequence[datetime], zones: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -78,14 +80,14 @@ def local_slots(moments: Sequence[datetime], zones: Sequence[str]) -> npt.NDArra
 
 
 def allowed(slots: npt.NDArray[np.int64], quiet_hours: tuple[int, int] | None) -> npt.NDArray[np.bool_]:
-    """Which moments lie outside the quiet hours; the default (column 0) always may be used."""
+    """Which moments lie outside the quiet hours. Where none does, the default (column 0) is all there is."""
     may = np.ones(slots.shape, dtype=np.bool_)
     if quiet_hours is not None:
         begin, end = quiet_hours
         hour = slots % 24
         inside = (hour >= begin) & (hour < end) if begin <= end else (hour >= begin) | (hour < end)
         may = ~inside
-    may[:, 0] = True
+    may[~may.any(axis=1), 0] = True
     return may
 
 
@@ -107,15 +109,17 @@ def decide(
     moments = window.moments()
     slots = local_slots(moments, zones)[zone_of]
     may = allowed(slots, window.quiet_hours)
+    # What would be done without us: the default, or the first moment after it that is not quiet.
+    default = may.argmax(axis=1)
     rows = np.arange(len(subscriber_ids))
     probability = np.take_along_axis(curves.probability, slots, axis=1)
     best = np.where(may, probability, -1.0).argmax(axis=1)
-    gain, low, high = _gains(curves, slots, probability, best)
+    _, low, _ = _gains(curves, slots, probability, best, default)
     # Not surely better than the default: say so, and send at the default.
     confident = low > 0
-    exploit = np.where(confident, best, 0)
-    choice, arm, propensity = _arms(subscriber_ids, window.campaign_id, exploit, may)
-    gain, low, high = _gains(curves, slots, probability, choice)
+    exploit = np.where(confident, best, default)
+    choice, arm, propensity = _arms(subscriber_ids, window.campaign_id, exploit, default, may)
+    gain, low, high = (curves.claims_gain * end for end in _gains(curves, slots, probability, choice, default))
     return {
         "send_at": [moments[i] for i in choice],
         "hour_of_week": slots[rows, choice],
@@ -123,7 +127,7 @@ def decide(
         "gain": gain,
         "gain_low": low,
         "gain_high": high,
-        "confident": confident & (choice == best),
+        "confident": confident & (choice == best) & curves.claims_gain,
         "pool_weight": curves.pool_weight,
         "arm": arm,
         "propensity": propensity,
@@ -131,20 +135,28 @@ def decide(
 
 
 def _gains(
-    curves: Curves, slots: npt.NDArray[np.int64], probability: npt.NDArray[np.float64], choice: npt.NDArray[np.int64]
+    curves: Curves,
+    slots: npt.NDArray[np.int64],
+    probability: npt.NDArray[np.float64],
+    choice: npt.NDArray[np.int64],
+    default: npt.NDArray[np.int64],
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Relative gain of the chosen moment over the default, and its interval; all 0 where the choice is the default."""
     rows = np.arange(len(choice))
-    chosen, default = slots[rows, choice], slots[:, 0]
-    log_ratio = np.log(probability[rows, choice]) - np.log(probability[:, 0])
-    error = np.hypot(curves.log_error[rows, chosen], curves.log_error[rows, default])
-    error = np.where(chosen == default, 0.0, error)
+    chosen, usual = slots[rows, choice], slots[rows, default]
+    log_ratio = np.log(probability[rows, choice]) - np.log(probability[rows, default])
+    error = np.hypot(curves.log_error[rows, chosen], curves.log_error[rows, usual])
+    error = np.where(chosen == usual, 0.0, error)
     spread = CONFIDENCE_Z * error
     return np.expm1(log_ratio), np.expm1(log_ratio - spread), np.expm1(log_ratio + spread)
 
 
 def _arms(
-    subscriber_ids: Sequence[str], campaign_id: str, exploit: npt.NDArray[np.int64], may: npt.NDArray[np.bool_]
+    subscriber_ids: Sequence[str],
+    campaign_id: str,
+    exploit: npt.NDArray[np.int64],
+    default: npt.NDArray[np.int64],
+    may: npt.NDArray[np.bool_],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any], npt.NDArray[np.float64]]:
     """Deal subscribers to arms by a stable hash. Returns the moment's position, the arm, and the probability with which
     this policy sends at that moment, whichever arm led there.
@@ -155,10 +167,10 @@ def _arms(
     count = may.sum(axis=1)
     nth = np.minimum((draws[:, 2] * count).astype(np.int64), count - 1)
     random_choice = (may.cumsum(axis=1) > nth[:, None]).argmax(axis=1)
-    choice = np.where(holdout, 0, np.where(explore, random_choice, exploit))
+    choice = np.where(holdout, default, np.where(explore, random_choice, exploit))
     arm = np.where(holdout, "holdout", np.where(explore, "explore", "exploit"))
     propensity = (
-        HOLDOUT_SHARE * (choice == 0)
+        HOLDOUT_SHARE * (choice == default)
         + EXPLORE_SHARE / count
         + (1 - HOLDOUT_SHARE - EXPLORE_SHARE) * (choice == exploit)
     )

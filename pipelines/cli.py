@@ -7,6 +7,7 @@ called, 70 a defect of ours. The promise: an error is one sentence with what to 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -41,6 +42,8 @@ DEFECT = 70
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one verb and exit."""
+    # As an exception, so that what was started is stopped on the way out.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))

@@ -22,6 +22,9 @@ class Narrator:
 
     def __init__(self, console: Console | None = None, quiet: bool = False) -> None:
         self.console = console or Console(quiet=quiet, highlight=False)
+        if not self.console.is_terminal:
+            # A file or a pipe has no edge to fit in: cells and paths stay whole.
+            self.console.width = 200
         self.seconds: dict[str, float] = {}
 
     def say(self, text: str = "") -> None:

@@ -169,7 +169,7 @@ def _keys(home: Home) -> Iterator[Finding]:
 def _service(port: int) -> Finding:
     url = f"http://127.0.0.1:{port}"
     if ready(url):
-        return Finding("service", Verdict.OK, f"ready at {url}")
+        return Finding("service", Verdict.OK, f"one is ready at {url} (of whichever home it was started for)")
     return Finding("service", Verdict.MISSING, f"nothing ready at {url}", "inbox serve")
 
 

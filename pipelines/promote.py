@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from features.errors import PromotionRefused
+from features.errors import NeverTrained, PromotionRefused
 from features.home import Home
 from models.bundle import bundle_key, load, publish
 from models.registry import CHALLENGER, CHAMPION, Registry, Version
@@ -38,7 +38,7 @@ def promote(home: Home, model: str, reference: str = CHALLENGER, reason: str = "
 
     Raises
     ------
-    UnknownVersion, PromotionRefused, PromotionConflict, BundleCorrupt, RegistryFailed
+    NeverTrained, UnknownVersion, PromotionRefused, PromotionConflict, BundleCorrupt, RegistryFailed
     """
     registry = Registry(home.tracking_uri, home.mlruns / "artifacts")
     version = _asked(registry, model, reference)
@@ -62,6 +62,8 @@ def promote(home: Home, model: str, reference: str = CHALLENGER, reason: str = "
 def _asked(registry: Registry, model: str, reference: str) -> Version:
     """The version meant. Promoting twice is no error: without a challenger the champion is meant."""
     versions = registry.versions(model)
+    if not versions:
+        raise NeverTrained(model)
     if reference == CHALLENGER and not any(CHALLENGER in version.aliases for version in versions):
         return registry.resolve(model, CHAMPION)
     return registry.resolve(model, reference)
@@ -73,6 +75,8 @@ def _champion(registry: Registry, model: str) -> str | None:
 
 def _doubt(version: Version) -> str:
     """Why a version should not serve; empty when nothing speaks against it."""
+    if version.metrics.get("test_auc_low", 1.0) <= 0.5:
+        return "its ranking on later rows cannot be told from chance"
     for metric, over in (("test_auc_gain", "AUC"), ("hours_gain", "log-likelihood")):
         gain = version.metrics.get(metric)
         if gain is not None and gain <= 0:

@@ -65,7 +65,9 @@ def serve_forever(home: Home, port: int, now: datetime | None = None) -> int:
     try:
         return process.wait()
     except KeyboardInterrupt:
-        return _stop(process)
+        return 0
+    finally:
+        _stop(process)
 
 
 @contextmanager

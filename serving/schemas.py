@@ -173,8 +173,11 @@ def _as_body(subscriber_id: str, fields: Mapping[str, Any]) -> dict[str, Any]:
                 body[name] = text.split(",")
             case "explain":
                 body[name] = _TRUTH.get(text, text)
-            case "content" | "campaign_id" | "default_send_at":
+            case "content" | "campaign_id":
                 context[name] = text
+            case "default_send_at":
+                # In a query a plus sign arrives as a space unless it was encoded.
+                context[name] = text.replace(" ", "+")
             case "window_hours":
                 context[name] = _number(text)
             case "quiet_hours":

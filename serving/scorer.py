@@ -158,7 +158,9 @@ class Scorer:
         prior = float(bundle.priors["probability"])
         raw = _raw(bundle, matrix)
         probability = _finite(np.where(subjects.personal, bundle.calibration(raw), prior), prior)
-        answer: dict[str, Any] = dict(ANSWERS[bundle.model](probability, bundle.parameters["quantiles"]))
+        answer: dict[str, Any] = dict(
+            ANSWERS[bundle.model](probability, bundle.parameters["quantiles"], subjects.personal)
+        )
         if bundle.model == "lead_score":
             # Who converted before is outside what the model was asked: scored, but no lead any more.
             answer["converted"] = subjects.states["conversion_count"] > 0
@@ -206,7 +208,7 @@ def _curves(bundle: Bundle, subjects: Subjects, matrix: Array) -> Curves:
     shapes = shape(subjects.states, timing)
     if bundle.booster is None:
         fares = np.exp(shapes.pool[None, :] + shapes.person)
-        return Curves(fares / 168, shapes.person_error, shapes.pool_share)
+        return Curves(fares / 168, shapes.person_error, shapes.pool_share, claims_gain=False)
     level = np.where(subjects.personal, _raw(bundle, matrix), float(bundle.priors["raw"]))
     probability = bundle.calibration((level[:, None] + shapes.log_odds(timing)).ravel()).reshape(-1, 168)
     prior = float(bundle.priors["probability"])

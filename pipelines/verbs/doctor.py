@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from pipelines.console import Narrator
 from pipelines.doctor import DEFAULT_PORT, Verdict, examine
@@ -27,7 +27,8 @@ def command(
     """
     narrator = Narrator()
     findings = examine(home_at(home), port)
-    table = Table("part", "", "what is there", "to mend it", box=None, padding=(0, 2, 0, 0))
+    headers = (Column(name, overflow="fold") for name in ("part", "", "what is there", "to mend it"))
+    table = Table(*headers, box=None, padding=(0, 2, 0, 0))
     for found in findings:
         verdict = f"[{COLOURS[found.verdict]}]{found.verdict.value}[/]"
         table.add_row(found.part, verdict, escape(found.detail), escape(found.remedy))

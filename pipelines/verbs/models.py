@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from models.registry import Registry, Version
 from pipelines.console import Narrator
 from pipelines.verbs.options import HERE, HomeOption, ModelsArgument, chosen_models, home_at
 
 SHOWN = 10
+HEADERS = ("model", "version", "alias", "made", "AUC", "baseline", "calibration error", "promoted")
 
 
 def command(models: ModelsArgument = None, home: HomeOption = HERE) -> None:
@@ -18,7 +19,7 @@ def command(models: ModelsArgument = None, home: HomeOption = HERE) -> None:
     """
     narrator, place = Narrator(), home_at(home)
     registry = Registry(place.tracking_uri, place.mlruns / "artifacts")
-    table = Table("model", "version", "alias", "made", "AUC", "baseline", "calibration error", "promoted")
+    table = Table(*(Column(name, overflow="fold") for name in HEADERS))
     total = 0
     for model in chosen_models(models):
         versions = registry.versions(model)

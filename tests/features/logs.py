@@ -194,7 +194,8 @@ def _add(row: Any, event: Event, as_of: datetime, human: float, log: Log, person
         row["conversion_value_sum"] += value
     if kind == "purchase":
         row["purchase_value_sum"] += value
-        row["first_purchase_at"] = np.fmin(row["first_purchase_at"], at)
+        if human >= 0.5:
+            row["first_purchase_at"] = np.fmin(row["first_purchase_at"], at)
         if event.value is not None:
             row["purchase_value_max"] = np.fmax(row["purchase_value_max"], value)
         for days in (30, 90):

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from features.catalogue import Catalogue
@@ -19,7 +19,13 @@ from features.state import QUANTUM, States, carried, merge
 from tests.features.logs import CATALOGUE, START, Event, Log, Subscriber, logs, moments, naive_states
 
 PEOPLE = ("ann", "bob", "eve", "nobody")
-slowly = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# No shrinking: each try folds twice, and a failure would take minutes to become smaller.
+slowly = settings(
+    max_examples=12,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)
 
 
 def folded(log: Log, questions: list[tuple[str, datetime]], catalogue: Catalogue = CATALOGUE) -> States:

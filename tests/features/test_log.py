@@ -301,11 +301,14 @@ def test_a_damaged_file_of_the_log_is_named_as_such(log: EventLog, home: Home, t
             ask()
 
 
-def test_events_from_the_future_are_taken_in_with_a_warning(log: EventLog, tmp_path: Path) -> None:
-    far = event("a", occurred_at=datetime(2099, 1, 1, tzinfo=UTC), received_at=datetime(2099, 1, 1, tzinfo=UTC))
-    report = log.append(saved([far], tmp_path / "e.parquet"), None, None)
-    assert report.accepted == 1
-    assert report.notes == ("the log now ends on 2099-01-01, in the future: check the clocks behind received_at",)
+def test_an_event_from_the_future_is_quarantined_and_moves_nothing(log: EventLog, tmp_path: Path) -> None:
+    far = datetime(2099, 1, 1, tzinfo=UTC)
+    report = log.append(
+        saved([event("a"), event("b", occurred_at=far, received_at=far)], tmp_path / "e.parquet"), None, None
+    )
+    assert (report.accepted, report.quarantined) == (1, 1)
+    assert "occurred_at is in the future: check the clock that wrote it" in report.reasons
+    assert log.end() < datetime.now(UTC)
 
 
 def test_progress_goes_from_nothing_to_all(log: EventLog, tmp_path: Path) -> None:

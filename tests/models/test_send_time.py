@@ -31,8 +31,19 @@ def test_quiet_hours_may_wrap_around_midnight(quiet: tuple[int, int], forbidden:
     assert set(np.flatnonzero(~may[1:]).tolist()) == forbidden
 
 
-def test_the_default_may_always_be_used() -> None:
-    assert allowed(np.array([[23, 23, 12]]), (22, 7)).tolist() == [[True, False, True]]
+def test_a_quiet_default_is_used_only_where_every_moment_is_quiet() -> None:
+    assert allowed(np.array([[23, 23, 12], [23, 0, 1]]), (22, 7)).tolist() == [
+        [False, False, True],
+        [True, False, False],
+    ]
+
+
+def test_nobody_is_sent_in_quiet_hours_whatever_the_arm() -> None:
+    ids = [f"s{i}" for i in range(400)]
+    at_night = Window(datetime(2026, 6, 1, 1, tzinfo=UTC), 24, (22, 7), "c")
+    answer = decided(ids, at_night)
+    assert set(answer["arm"].tolist()) == {"exploit", "explore", "holdout"}
+    assert all(7 <= hour % 24 < 22 for hour in answer["hour_of_week"])
 
 
 def test_candidates_are_the_default_and_full_hours_within_the_window() -> None:
