@@ -40,6 +40,8 @@ class About:
     default_timezone: str = "UTC"
     caveats: tuple[str, ...] = ()
     horizons: Mapping[str, str] = field(default_factory=dict)
+    given: bool = False
+    """Whether there was a `list.toml` that said so."""
 
     @property
     def title(self) -> str:
@@ -51,6 +53,9 @@ class About:
         return None if text is None else parse_duration(text, f"{FILE_NAME} horizons.{model}")
 
     def save(self, home: Home) -> None:
+        """Keep it with the log. Words a list gave before outlast a later file that comes without any."""
+        if not self.given and _kept(home).exists():
+            return
         home.var.mkdir(parents=True, exist_ok=True)
         path = _kept(home)
         beside = path.with_suffix(".tmp")
@@ -100,7 +105,7 @@ def _kept(home: Home) -> Path:
 
 
 def _checked(path: Path, raw: Mapping[str, Any]) -> About:
-    known = set(About.__dataclass_fields__)
+    known = set(About.__dataclass_fields__) - {"given"}
     strange = sorted(set(raw) - known)
     if strange:
         raise UnusableOption(str(path), f"does not know {', '.join(strange)}; it may say {', '.join(sorted(known))}")
@@ -111,7 +116,7 @@ def _checked(path: Path, raw: Mapping[str, Any]) -> About:
     others = sorted(set(raw.get("horizons", {})) - set(MODELS))
     if others:
         raise UnusableOption(str(path), f"horizons knows no {', '.join(others)}; there are {', '.join(MODELS)}")
-    about = About(**(dict(raw) | {"caveats": tuple(raw.get("caveats", ()))}))
+    about = About(**(dict(raw) | {"caveats": tuple(raw.get("caveats", ())), "given": True}))
     if about.default_timezone not in available_timezones():
         raise UnusableOption(str(path), f"default_timezone {about.default_timezone!r} is no IANA time zone")
     for model in about.horizons:

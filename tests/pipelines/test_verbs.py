@@ -370,3 +370,12 @@ def test_what_a_list_says_is_kept_as_it_was_said(tmp_path: Path) -> None:
     about.save(home)
     assert about_home(home) == about
     assert about.horizon("churn") == timedelta(days=90) and about.horizon("lead_score") is None
+
+
+def test_what_a_list_said_of_itself_outlasts_a_later_file_without_words(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    About(name="toys", simulated=True, given=True).save(home)
+    About(name="elsewhere").save(home)
+    assert about_home(home).simulated
+    About(name="books", given=True).save(home)
+    assert about_home(home).name == "books"
