@@ -288,7 +288,7 @@ def test_files_say_that_they_are_simulated(tmp_path: Path) -> None:
     simulation = simulate(50, 10, seed=1)
     write(simulation, tmp_path / "made" / "here")
     written = {path.name for path in (tmp_path / "made" / "here").iterdir()}
-    assert written == {*(f"{name}.parquet" for name in TABLES), "README.txt"}
+    assert written == {*(f"{name}.parquet" for name in TABLES), "README.txt", "list.toml"}
     readme = (tmp_path / "made" / "here" / "README.txt").read_text()
     assert "SIMULATED" in readme
     assert "inbox simulate --subscribers 50 --days 10 --seed 1" in readme

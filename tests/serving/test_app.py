@@ -107,8 +107,8 @@ def test_arrow_holds_the_same_columns(client: httpx.Client) -> None:
     answer = client.post("/v1/scores", json={"subscriber_ids": ids}, headers={"accept": ARROW_MEDIA_TYPE})
     assert answer.headers["content-type"] == ARROW_MEDIA_TYPE
     table = pa.ipc.open_stream(answer.content).read_all()
-    asked_reasons = {"churn_reasons", "lead_score_reasons"}
-    assert table.column_names == [name for name in SCORED_SCHEMA.names if name not in asked_reasons]
+    optional = {"churn_reasons", "lead_score_reasons", "lead_score_converted"}
+    assert table.column_names == [name for name in SCORED_SCHEMA.names if name not in optional]
     assert table["subscriber_id"].to_pylist() == ids
     assert table.schema.metadata[b"request_id"]
     first = table.slice(0, 1).to_pylist()[0]

@@ -196,7 +196,7 @@ def test_a_query_may_be_empty() -> None:
         ("s", "window_hours=1_0", "window_hours"),
         ("s", "window_hours=" + "9" * 50, "window_hours"),
         ("s", "quiet_hours=22", "quiet_hours[1]"),
-        ("s", "default_send_at=2026-11-24T09:00:00+01:00", "default_send_at"),
+        ("s", "default_send_at=2026-11-24T09:00:00", "default_send_at"),
         ("s", "content=", "content[0]"),
         ("s", "subscriber_ids=s2", "subscriber_ids"),
         ("s", "colour=red", "colour"),
@@ -209,3 +209,9 @@ def test_a_wrong_query_is_refused_with_the_name_of_its_parameter(subscriber_id: 
     with pytest.raises(MalformedRequest) as refused:
         parse_query(subscriber_id, query)
     assert refused.value.field == field
+
+
+def test_a_plus_sign_that_a_query_turned_into_a_space_is_read_as_one() -> None:
+    asked = parse_query("s", "default_send_at=2026-11-24T09:00:00+01:00")
+    assert asked.context is not None
+    assert asked.context.default_send_at == datetime(2026, 11, 24, 8, tzinfo=UTC)
