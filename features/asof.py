@@ -146,6 +146,9 @@ def column(states: States, field: Field) -> pa.Array:
     values = np.ascontiguousarray(states[field.name])
     if field.length == 1:
         return pa.array(values)
+    if field.dtype == "<u2":
+        # Feast has no unsigned integers.
+        values = values.astype(np.int32)
     return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), field.length)
 
 

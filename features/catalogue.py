@@ -8,12 +8,17 @@ never changes its meaning and a row written under an older catalogue is a prefix
 from __future__ import annotations
 
 import hashlib
+import math
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 
 from features.contract import EVENT_TYPES, HOURS_OF_WEEK
@@ -27,6 +32,8 @@ AFFINITY_HALF_LIFE_DAYS = 90
 
 CONTENT_SLOTS = 32
 """Slot 0 is every category the catalogue does not know; 31 are the list's own most frequent ones."""
+HOUR_UNITS = 64
+"""Events by local hour are kept in whole 64ths of a person's event, up to 65,535 of them (1,023 events of one hour)."""
 CATEGORY_LIMIT = 255
 """At most this many categories of one attribute are told apart; later ones are "other" (code 0). Missing is -1."""
 
@@ -43,7 +50,11 @@ class Fold(Enum):
 
 @dataclass(frozen=True)
 class Field:
-    """One stored field: its name, its Feast view, how it folds, and how it lies in a packed row."""
+    """One stored field: its name, its Feast view, how it folds, and how it lies in a packed row.
+
+    Every single value is a float64, codes too, so that a row can be read as one line of a matrix; vectors over content
+    are float32, vectors over local hours uint16 (see ``HOUR_UNITS``).
+    """
 
     name: str
     view: str
@@ -52,6 +63,13 @@ class Field:
     length: int = 1
     half_life_days: float | None = None
     description: str = ""
+    missing: float = math.nan
+    """What stands for "not known" where the fold has no zero: NaN, or -1 for a code."""
+
+    @property
+    def identity(self) -> float:
+        """The fold's neutral element."""
+        return 0 if self.fold in (Fold.SUM, Fold.DECAYED) else self.missing
 
 
 @dataclass(frozen=True)
@@ -91,6 +109,20 @@ class Catalogue:
     def fields(self) -> tuple[Field, ...]:
         """Every stored field in packed order: the fixed ones first, attributes in order of arrival."""
         return (*_FIXED_FIELDS, *(_attribute_field(attribute) for attribute in self.attributes))
+
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:
+        """A state in memory: little-endian, without padding, a whole number of 8-byte words."""
+        return _dtype(self.fields)
+
+    @cached_property
+    def blank(self) -> npt.NDArray[Any]:
+        """One row of somebody about whom nothing is known; read-only."""
+        row = np.zeros(1, dtype=self.dtype)
+        for field in self.fields:
+            row[field.name] = field.identity
+        row.flags.writeable = False
+        return row
 
     def fields_of(self, view: str) -> tuple[Field, ...]:
         return tuple(field for field in self.fields if field.view == view)
@@ -169,8 +201,18 @@ def _grown_attributes(known: tuple[Attribute, ...], found: Iterable[Attribute]) 
 
 
 def _attribute_field(attribute: Attribute) -> Field:
-    dtype = "<f8" if attribute.categories is None else "<i4"
-    return Field(attribute.field_name, "profile", Fold.LATEST, dtype, description=f"subscribers.{attribute.name}")
+    description = f"subscribers.{attribute.name}"
+    if attribute.categories is None:
+        return Field(attribute.field_name, "profile", Fold.LATEST, description=description)
+    return _code(attribute.field_name, description)
+
+
+def _code(name: str, description: str) -> Field:
+    return Field(name, "profile", Fold.LATEST, description=description, missing=-1)
+
+
+def _dtype(fields: Iterable[Field]) -> np.dtype[Any]:
+    return np.dtype([(f.name, f.dtype) if f.length == 1 else (f.name, f.dtype, (f.length,)) for f in fields])
 
 
 def decayed_name(event_type: str, half_life_days: float) -> str:
@@ -232,7 +274,7 @@ def _content_field(name: str, description: str) -> Field:
 
 
 def _hours_field(name: str, description: str) -> Field:
-    return Field(name, "send_time_profile", Fold.SUM, "<f4", HOURS_OF_WEEK, None, description)
+    return Field(name, "send_time_profile", Fold.SUM, "<u2", HOURS_OF_WEEK, None, f"{description}, in 64ths")
 
 
 _FIXED_FIELDS = (
@@ -240,15 +282,17 @@ _FIXED_FIELDS = (
     *_velocity_fields(),
     *_recency_fields(),
     *_spending_fields(),
+    Field("created_at", "profile", Fold.MIN, description="microseconds since 1970 UTC, NaN = unknown"),
+    _code("timezone", "position in the catalogue's time zones, -1 = default"),
+    _code("consent_profiling", "1 yes, 0 no, -1 not asked"),
+    _code("consent_open_tracking", "1 yes, 0 no, -1 not asked"),
     _content_field("content_engaged", "engagement by content slot; an event's categories share its weight"),
     _content_field("content_sent", "sends by content slot; a send's categories share its weight"),
     _hours_field("sent_by_hour", "sends by local hour of week, 0 = Monday 00:00"),
     _hours_field("response_by_hour", "opens and clicks by people, by local hour of week"),
     _hours_field("visit_by_hour", "page views, forms and purchases, by local hour of week"),
-    Field("created_at", "profile", Fold.MIN, description="microseconds since 1970 UTC, NaN = unknown"),
-    Field(
-        "timezone", "profile", Fold.LATEST, "<i4", description="position in the catalogue's time zones, -1 = default"
-    ),
-    Field("consent_profiling", "profile", Fold.LATEST, "<i4", description="1 yes, 0 no, -1 not asked"),
-    Field("consent_open_tracking", "profile", Fold.LATEST, "<i4", description="1 yes, 0 no, -1 not asked"),
 )
+"""Single values first, then vectors: a row's length is a multiple of 8 bytes and every float64 lies on one."""
+
+LAYOUT = zlib.crc32(repr([(field.name, field.dtype, field.length) for field in _FIXED_FIELDS]).encode())
+"""Version of the fixed fields' layout, 32 bits: a row stored under another one is not misread but not read."""

@@ -23,6 +23,7 @@ from features.catalogue import (
     AFFINITY_HALF_LIFE_DAYS,
     DECAYED_TYPES,
     HALF_LIVES_DAYS,
+    HOUR_UNITS,
     VIEWS,
     Catalogue,
     as_of_name,
@@ -30,7 +31,7 @@ from features.catalogue import (
 )
 from features.contract import ENGAGEMENT_TYPES, EVENT_TYPES, RESPONSE_TYPES, VISIT_TYPES
 from features.evidence import HUMAN_THRESHOLD, epoch_us, evidence
-from features.state import MICROSECONDS_PER_DAY, QUANTUM, States, identity
+from features.state import HOUR_CEILING, MICROSECONDS_PER_DAY, QUANTUM, States, identity
 
 SPINE_CHUNK_ROWS = 50_000
 """Spine rows folded at a time: bounds memory, changes no result."""
@@ -150,18 +151,19 @@ def _by_type(visible: ir.Table) -> ir.Table:
 
 
 def _by_hour(visible: ir.Table) -> ir.Table:
-    """The vectors over local hours in long form: ``row``, ``slot`` and one column of quanta per vector."""
-    terms = visible.select("row", "event_type", slot="hour_of_week", quanta=exact(visible.human))
+    """The vectors over local hours in long form: ``row``, ``slot`` and one column of ``HOUR_UNITS`` per vector."""
+    units = (visible.human * HOUR_UNITS).round().cast("int64")
+    terms = visible.select("row", "event_type", slot="hour_of_week", units=units)
     kind = terms.event_type
     return terms.group_by("row", "slot").aggregate(
-        sent_by_hour=terms.quanta.sum(where=kind == "sent"),
-        response_by_hour=terms.quanta.sum(where=kind.isin(RESPONSE_TYPES)),
-        visit_by_hour=terms.quanta.sum(where=kind.isin(VISIT_TYPES)),
+        sent_by_hour=terms.units.sum(where=kind == "sent"),
+        response_by_hour=terms.units.sum(where=kind.isin(RESPONSE_TYPES)),
+        visit_by_hour=terms.units.sum(where=kind.isin(VISIT_TYPES)),
     )
 
 
 def _by_content(visible: ir.Table, catalogue: Catalogue) -> ir.Table:
-    """The vectors over content categories, likewise."""
+    """The vectors over content categories, likewise, in quanta."""
     each = _content_slots(visible, catalogue)
     concerned = exact(each.human * each.share * halved(each.age_days, AFFINITY_HALF_LIFE_DAYS))
     terms = each.select("row", "event_type", "slot", quanta=concerned)
@@ -219,7 +221,9 @@ def _fields_of_type(kind: str) -> dict[str, str]:
 def _scatter_slots(states: States, long: pa.Table) -> None:
     rows, slots = long["row"].to_numpy(), long["slot"].to_numpy()
     for name in long.column_names[2:]:
-        states[name][rows, slots] = np.nan_to_num(long[name].cast(pa.float64()).to_numpy()) * QUANTUM
+        sums = np.nan_to_num(long[name].cast(pa.float64()).to_numpy())
+        hourly = states[name].dtype == np.uint16
+        states[name][rows, slots] = np.minimum(sums, HOUR_CEILING) if hourly else sums * QUANTUM
 
 
 def _scatter_profile(states: States, profiles: pa.Table, catalogue: Catalogue) -> None:

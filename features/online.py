@@ -16,22 +16,29 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from features.catalogue import VIEWS, Catalogue, as_of_name
+from features.catalogue import Catalogue
 from features.errors import StoreUnavailable
-from features.state import States, from_bytes, identity
+from features.packing import pack, unpack
+from features.state import States, anchors
 
 Found = npt.NDArray[np.bool_]
 
 ROWS_PER_TRANSACTION = 10_000
 """Bounds how long other writers wait and how far the write-ahead log grows."""
+READ_TIMEOUT_S = 10.0
+"""For verbs, which can wait. Serving gives its own, a few milliseconds."""
+READ_CACHE_KIB = 2_048
+STEPS_BETWEEN_LOOKS = 2_000
+"""SQLite's own instructions between two looks at the clock: about a hundred subscribers."""
 WRITER_TIMEOUT_S = 30.0
 """How long a writer waits for its turn behind another one."""
 
@@ -48,15 +55,28 @@ WHERE excluded.anchor >= states.anchor OR states.anchor IS NULL
 
 
 class StateStore(Protocol):
-    """What serving and the verbs need of an online store, whatever keeps the rows."""
+    """What serving and the verbs need of an online store, whatever keeps the rows.
 
-    def read(self, subscriber_ids: Sequence[str]) -> tuple[States, Found]:
+    Any thread may call it. The layout of what is read is the reader's: a store outlives catalogues.
+    """
+
+    damaged_rows: int
+    """Rows met so far that were not what had been written. They count as not found."""
+
+    def read(
+        self, subscriber_ids: Sequence[str], catalogue: Catalogue, timeout_s: float | None = None
+    ) -> tuple[States, Found]:
         """States in the order asked for, repeats allowed, and who was found. The unknown get the identity row.
+
+        Parameters
+        ----------
+        timeout_s
+            How long it may take; the store's own time-out unless given.
 
         Raises
         ------
         StoreUnavailable
-            When nothing can be read at all.
+            When they cannot be read, or not in the time that a reader may take.
         """
 
     def write(self, subscriber_ids: Sequence[str], states: States) -> int:
@@ -64,6 +84,20 @@ class StateStore(Protocol):
 
         A row whose anchor, the latest of its ``*_as_of``, is older than the stored row's is left out. Writing the same
         rows again changes nothing.
+        """
+
+    def revise(
+        self, subscriber_ids: Sequence[str], change: Callable[[States, Found], States], catalogue: Catalogue
+    ) -> int:
+        """Read rows, change them and write them back; no other writer comes in between.
+
+        Parameters
+        ----------
+        subscriber_ids
+            Without repeats.
+        change
+            Gets what ``read`` would answer, as an array it may write to, and returns the rows to store. It may be
+            called more than once.
         """
 
     def delete(self, subscriber_id: str) -> bool:
@@ -75,6 +109,15 @@ class StateStore(Protocol):
     def newest(self) -> float | None:
         """The latest anchor of all rows, in microseconds since 1970 UTC; None when there is none."""
 
+    def create(self) -> None:
+        """Make an empty store if there is none, so that reading finds nobody instead of failing."""
+
+    def drop(self) -> None:
+        """Forget everybody."""
+
+    def close(self) -> None:
+        """Let go of what this thread holds open; the next read opens it again."""
+
 
 class SqliteStateStore:
     """A ``StateStore`` in one SQLite file with a write-ahead log.
@@ -85,23 +128,23 @@ class SqliteStateStore:
     ----------
     path
         The database file. The first write creates it; before that, reading raises ``StoreUnavailable``.
-    catalogue
-        Layout of the rows read. A row written under an older catalogue is filled up with the identity, one written
-        under a newer is cut: both are prefixes of each other.
     timeout_s
-        How long a reader waits in the rare moments (recovery after a crash) when SQLite locks readers out.
+        How long a read may take: waiting in the rare moments when SQLite locks readers out (recovery after a crash), or
+        for a slow disk. Only a disk that does not answer at all can hold a reader longer.
     """
 
-    def __init__(self, path: Path, catalogue: Catalogue, timeout_s: float = 0.25) -> None:
-        self.path, self.catalogue, self.timeout_s = path, catalogue, timeout_s
-        self._blank = identity(catalogue, 1).tobytes()
+    def __init__(self, path: Path, timeout_s: float = READ_TIMEOUT_S) -> None:
+        self.path, self.timeout_s = path, timeout_s
+        self.damaged_rows = 0
         self._local = threading.local()
 
-    def read(self, subscriber_ids: Sequence[str]) -> tuple[States, Found]:
-        """See ``StateStore.read``. The array is read-only: it is the bytes that came from disk."""
-        with self._reading() as connection:
+    def read(
+        self, subscriber_ids: Sequence[str], catalogue: Catalogue, timeout_s: float | None = None
+    ) -> tuple[States, Found]:
+        """See ``StateStore.read``. The array may be read-only: it is the bytes that came from disk."""
+        with self._reading(timeout_s) as connection:
             rows = _rows(connection, subscriber_ids)
-        return self._unpacked(subscriber_ids, rows)
+        return self._unpacked(subscriber_ids, rows, catalogue)
 
     def write(self, subscriber_ids: Sequence[str], states: States) -> int:
         """See ``StateStore.write``. In transactions of 10,000 rows: what was written before a failure stays."""
@@ -113,18 +156,12 @@ class SqliteStateStore:
                     taken += _upsert(connection, subscriber_ids[part], states[part])
         return taken
 
-    def revise(self, subscriber_ids: Sequence[str], change: Callable[[States, Found], States]) -> int:
-        """Read rows, change them and write them back as one transaction; no other writer comes in between.
-
-        Parameters
-        ----------
-        subscriber_ids
-            Without repeats.
-        change
-            Gets what ``read`` would answer, as an array it may write to, and returns the rows to store.
-        """
+    def revise(
+        self, subscriber_ids: Sequence[str], change: Callable[[States, Found], States], catalogue: Catalogue
+    ) -> int:
+        """See ``StateStore.revise``. One transaction."""
         with self._writing() as connection, _transaction(connection):
-            states, found = self._unpacked(subscriber_ids, _rows(connection, subscriber_ids))
+            states, found = self._unpacked(subscriber_ids, _rows(connection, subscriber_ids), catalogue)
             return _upsert(connection, subscriber_ids, change(states.copy(), found))
 
     def delete(self, subscriber_id: str) -> bool:
@@ -145,7 +182,7 @@ class SqliteStateStore:
         return None if anchor is None else float(anchor)
 
     def create(self) -> None:
-        """Make the empty table if there is none, so that reading finds nobody instead of failing."""
+        """See ``StateStore.create``."""
         with self._writing():
             pass
 
@@ -160,26 +197,37 @@ class SqliteStateStore:
         if connection is not None:
             connection.close()
 
-    def _unpacked(self, subscriber_ids: Sequence[str], rows: dict[str, bytes]) -> tuple[States, Found]:
-        found = np.fromiter((one in rows for one in subscriber_ids), dtype=np.bool_, count=len(subscriber_ids))
-        return from_bytes([rows.get(one, self._blank) for one in subscriber_ids], self.catalogue), found
+    def _unpacked(
+        self, subscriber_ids: Sequence[str], rows: dict[str, bytes], catalogue: Catalogue
+    ) -> tuple[States, Found]:
+        unpacked = unpack([*map(rows.get, subscriber_ids)], catalogue)
+        self.damaged_rows += unpacked.damaged
+        return unpacked.states, unpacked.found
 
     def _scalar(self, query: str) -> Any:
         with self._reading() as connection:
             return connection.execute(query).fetchone()[0]
 
     @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
+    def _reading(self, timeout_s: float | None = None) -> Iterator[sqlite3.Connection]:
+        self._local.until = monotonic() + (self.timeout_s if timeout_s is None else timeout_s)
         try:
             if "connection" not in self._local.__dict__:
-                # as_uri() quotes what a URI cannot hold; mode=ro never creates a file.
-                where = f"{self.path.resolve().as_uri()}?mode=ro"
-                self._local.connection = sqlite3.connect(where, uri=True, timeout=self.timeout_s)
+                self._local.connection = self._connected()
             yield self._local.connection
         except sqlite3.Error as error:
             # A connection that failed once is not trusted again: the file may have been replaced under it.
             self.close()
             raise StoreUnavailable(str(error)) from error
+
+    def _connected(self) -> sqlite3.Connection:
+        # as_uri() quotes what a URI cannot hold; mode=ro never creates a file.
+        where = f"{self.path.resolve().as_uri()}?mode=ro"
+        connection = sqlite3.connect(where, uri=True, timeout=self.timeout_s)
+        connection.execute(f"PRAGMA cache_size = -{READ_CACHE_KIB}")
+        local = self._local
+        connection.set_progress_handler(lambda: monotonic() > local.until, STEPS_BETWEEN_LOOKS)
+        return connection
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -212,10 +260,5 @@ def _rows(connection: sqlite3.Connection, subscriber_ids: Sequence[str]) -> dict
 
 
 def _upsert(connection: sqlite3.Connection, subscriber_ids: Sequence[str], states: States) -> int:
-    anchors = np.fmax.reduce([states[as_of_name(view)] for view in VIEWS])
-    return connection.executemany(_WRITE, zip(subscriber_ids, anchors.tolist(), _packed(states), strict=True)).rowcount
-
-
-def _packed(states: States) -> Iterable[memoryview]:
-    whole, size = memoryview(states.tobytes()), states.dtype.itemsize
-    return (whole[start : start + size] for start in range(0, len(whole), size))
+    rows = zip(subscriber_ids, anchors(states).tolist(), pack(states), strict=True)
+    return connection.executemany(_WRITE, rows).rowcount

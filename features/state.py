@@ -7,38 +7,26 @@ sums are multiples of ``QUANTUM`` and add without rounding.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from features.catalogue import VIEWS, Catalogue, Field, Fold, as_of_name
+from features.catalogue import HOUR_UNITS, VIEWS, Catalogue, Field, Fold, as_of_name
 
 States = npt.NDArray[Any]
-"""Structured array, shape (subscribers,), dtype ``state_dtype(catalogue)``."""
+"""Structured array, shape (subscribers,), dtype ``Catalogue.dtype``."""
 
 QUANTUM = 2.0**-32
 """Sums are folded in whole multiples of this, as integers: no order of events changes a bit."""
+HOUR_CEILING = 2**16 - 1
 MICROSECONDS_PER_DAY = 86_400_000_000
-
-
-def state_dtype(catalogue: Catalogue) -> np.dtype[Any]:
-    """The packed layout, little-endian and without padding: the bytes of an element are the stored row."""
-    return np.dtype([(f.name, f.dtype) if f.length == 1 else (f.name, f.dtype, (f.length,)) for f in catalogue.fields])
 
 
 def identity(catalogue: Catalogue, count: int) -> States:
     """Rows of somebody about whom nothing is known: sums 0, extremes and stamps NaN, codes -1."""
-    states = np.zeros(count, dtype=state_dtype(catalogue))
-    for field in catalogue.fields:
-        states[field.name] = _identity_value(field)
-    return states
-
-
-def _identity_value(field: Field) -> float:
-    if field.fold in (Fold.SUM, Fold.DECAYED):
-        return 0
-    return -1 if field.dtype == "<i4" else np.nan
+    return np.repeat(catalogue.blank, count)
 
 
 def carried(states: States, catalogue: Catalogue, to: float | npt.NDArray[np.float64]) -> States:
@@ -77,11 +65,15 @@ def merge(left: States, right: States, catalogue: Catalogue) -> States:
     so that the two sides may still be exchanged.
     """
     newer = _profile_age_order(left, right)
-    anchors = np.fmax(_anchor(left), _anchor(right))
-    left, right = carried(left, catalogue, anchors), carried(right, catalogue, anchors)
+    to = np.fmax(anchors(left), anchors(right))
+    left, right = carried(left, catalogue, to), carried(right, catalogue, to)
     merged = left.copy()
     for field in catalogue.fields:
-        if field.fold in (Fold.SUM, Fold.DECAYED):
+        if field.dtype == "<u2":
+            # Saturating: at the ceiling, too, any order gives the same.
+            total = left[field.name].astype(np.uint32) + right[field.name]
+            merged[field.name] = np.minimum(total, HOUR_CEILING)
+        elif field.fold in (Fold.SUM, Fold.DECAYED):
             merged[field.name] = left[field.name] + right[field.name]
         elif field.fold is Fold.MAX:
             merged[field.name] = np.fmax(left[field.name], right[field.name])
@@ -90,7 +82,7 @@ def merge(left: States, right: States, catalogue: Catalogue) -> States:
         elif field.name == as_of_name(field.view):
             merged[field.name] = np.fmax(left[field.name], right[field.name])
         else:
-            merged[field.name] = _latest(left[field.name], right[field.name], newer)
+            merged[field.name] = _latest(left[field.name], right[field.name], field, newer)
     return merged
 
 
@@ -100,25 +92,24 @@ def _profile_age_order(left: States, right: States) -> npt.NDArray[np.float64]:
     return np.asarray(np.nan_to_num(left[anchor] - right[anchor], nan=0.0), dtype=np.float64)
 
 
-def _latest(left: npt.NDArray[Any], right: npt.NDArray[Any], newer: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
-    known_left, known_right = ~_is_missing(left), ~_is_missing(right)
+def _latest(
+    left: npt.NDArray[Any], right: npt.NDArray[Any], field: Field, newer: npt.NDArray[np.float64]
+) -> npt.NDArray[Any]:
+    known_left, known_right = ~_is_missing(left, field), ~_is_missing(right, field)
     largest = np.fmax(left, right)
     return np.where(known_left & (newer > 0), left, np.where(known_right & (newer < 0), right, largest))
 
 
-def _anchor(states: States) -> npt.NDArray[np.float64]:
+def anchors(states: States) -> npt.NDArray[np.float64]:
+    """Of each row the latest instant up to which any of its views was folded; NaN where none ever was."""
     return np.asarray(np.fmax.reduce([states[as_of_name(view)] for view in VIEWS]), dtype=np.float64)
 
 
-def _is_missing(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    missing = values < 0 if values.dtype.kind == "i" else np.isnan(values)
+def events_by_hour(states: States, name: str) -> npt.NDArray[np.float64]:
+    """A vector over the local hours of the week in events, shape (rows, 168)."""
+    return np.asarray(states[name] / HOUR_UNITS)
+
+
+def _is_missing(values: npt.NDArray[Any], field: Field) -> npt.NDArray[np.bool_]:
+    missing = np.isnan(values) if math.isnan(field.missing) else values < 0
     return np.asarray(missing, dtype=np.bool_)
-
-
-def from_bytes(rows: list[bytes], catalogue: Catalogue) -> States:
-    """Packed rows as an array. A row written under an older (shorter) catalogue is filled up with the identity."""
-    dtype = state_dtype(catalogue)
-    if all(len(row) == dtype.itemsize for row in rows):
-        return np.frombuffer(b"".join(rows), dtype=dtype)
-    tail = identity(catalogue, 1).tobytes()
-    return np.frombuffer(b"".join(row[: dtype.itemsize] + tail[len(row) :] for row in rows), dtype=dtype)

@@ -27,23 +27,29 @@ import pyarrow as pa
 from feast.errors import FeastError
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-from feast.protos.feast.types.Value_pb2 import FloatList, Value
+from feast.protos.feast.types.Value_pb2 import FloatList, Int32List, Value
 from feast.repo_config import FeastConfigBaseModel, load_repo_config
 from google.protobuf.message import DecodeError
+from pydantic import SecretStr, field_validator
 
 from features import asof
 from features.catalogue import Catalogue, Field, as_of_name
 from features.clock import instant, microseconds
 from features.contract import MODELS
 from features.errors import FeatureStoreFailed
-from features.home import Home
-from features.online import Found, SqliteStateStore
+from features.home import STORE_URL, Home
+from features.online import Found, StateStore
 from features.state import States, identity
+from features.stores import open_store, store_at
 from features.views import VIEWS_OF_MODEL, define
 
 REPOSITORY = Path(__file__).parent / "repo"
 """Feast's own entrance: ``feature_store.yaml`` and ``definitions.py``."""
 
+_URL_FROM_ENVIRONMENT = f"${{{STORE_URL}}}"
+"""Feast puts the environment into its YAML; what is not set stays as it is written."""
+_KINDS = {"<f8": "double_val", "<f4": "float_list_val", "<u2": "int32_list_val"}
+"""How a stored field travels in Feast's messages."""
 _FAILURES = (FeastError, DecodeError, duckdb.Error, pa.ArrowException, sqlite3.Error, OSError, ValueError, TypeError)
 """What Feast, DuckDB and Arrow raise when a store is missing, broken or not what it says."""
 
@@ -88,9 +94,10 @@ class FeatureStore:
             asof.widen(self.home.offline, self.catalogue)
             self._feast(beside).apply(define(self.catalogue, self.home.offline).objects)
             beside.replace(self.home.registry)
-            self.home.registry.with_name("feature_store.yaml").write_bytes(
-                orjson.dumps(self._config(self.home.registry))
-            )
+            config = self._config(self.home.registry)
+            # A URL may hold a password, which is nothing for a file.
+            config["online_store"]["url"] = _URL_FROM_ENVIRONMENT
+            self.home.registry.with_name("feature_store.yaml").write_bytes(orjson.dumps(config))
 
     def write_states(self, subscriber_ids: pa.Array, states: States, as_of: float | npt.NDArray[np.float64]) -> None:
         """Add states to the history that ``historical`` reads. See ``asof.write``."""
@@ -132,24 +139,25 @@ class FeatureStore:
 
         Not through Feast's ``materialize``, which makes one protobuf object per value: 21 s, its start included,
         and 1 GB for 20,000 subscribers, against 0.4 s for the same rows as bytes. Feast's own command fills the same
-        file, slowly.
+        store, slowly.
         """
         return self.online().write(subscriber_ids.to_pylist(), states)
 
-    def online(self) -> SqliteStateStore:
+    def online(self) -> StateStore:
         """The online store of this home, as serving reads it."""
-        return SqliteStateStore(self.home.online, self.catalogue)
+        return open_store(self.home)
 
     def _feast(self, registry: Path) -> feast.FeatureStore:
         return feast.FeatureStore(config=feast.RepoConfig(**self._config(registry)))
 
     def _config(self, registry: Path) -> dict[str, Any]:
-        """The repository's own configuration with this home's paths in it."""
+        """The repository's own configuration with this home's stores in it."""
         written = load_repo_config(REPOSITORY, REPOSITORY / "feature_store.yaml")
         config = written.model_dump(mode="json", by_alias=True, exclude_unset=True)
         config["registry"]["path"] = str(registry.resolve())
         config["online_store"]["path"] = str(self.home.online.resolve())
         config["online_store"]["catalogue"] = str(self.home.catalogue.resolve())
+        config["online_store"]["url"] = self.home.store_url
         return config
 
 
@@ -166,6 +174,13 @@ class PackedOnlineStoreConfig(FeastConfigBaseModel):
     """The database file; a relative path starts at the feature repository."""
     catalogue: str
     """The list's ``catalogue.json``, which says how a row is packed; likewise."""
+    url: SecretStr | None = None
+    """Of the Redis or Valkey server that keeps the rows instead of the file."""
+
+    @field_validator("url", mode="before")
+    @classmethod
+    def _given(cls, url: str | None) -> str | None:
+        return None if url in ("", _URL_FROM_ENVIRONMENT) else url
 
 
 class PackedOnlineStore(OnlineStore):
@@ -184,12 +199,12 @@ class PackedOnlineStore(OnlineStore):
         progress: Callable[[int], Any] | None,
     ) -> None:
         """Merge one view's fields into the rows. A row without an anchor is anchored at its event timestamp."""
-        with _packed(config) as store:
-            fields, anchor = _fields_of(table, store.catalogue), as_of_name(table.name)
+        with _packed(config) as (store, catalogue):
+            fields, anchor = _fields_of(table, catalogue), as_of_name(table.name)
             latest = _latest_of_each(data, anchor)
             rows = [row for row, _ in latest.values()]
             anchors = np.array([as_of for _, as_of in latest.values()])
-            blank = identity(store.catalogue, 1)
+            blank = identity(catalogue, 1)
 
             def change(states: States, found: Found) -> States:
                 newer = ~(states[anchor] > anchors)
@@ -198,7 +213,7 @@ class PackedOnlineStore(OnlineStore):
                 states[anchor][newer] = anchors[newer]
                 return states
 
-            store.revise(list(latest), change)
+            store.revise(list(latest), change, catalogue)
         if progress:
             progress(len(data))
 
@@ -210,9 +225,9 @@ class PackedOnlineStore(OnlineStore):
         requested_features: Sequence[str] | None = None,
     ) -> list[tuple[datetime | None, dict[str, Value] | None]]:
         """One view's fields, in the order of the keys, each with the instant its view was folded up to."""
-        with _packed(config) as store:
-            states, _ = store.read([_subscriber_id(key) for key in entity_keys])
-            fields = _fields_of(table, store.catalogue)
+        with _packed(config) as (store, catalogue):
+            states, _ = store.read([_subscriber_id(key) for key in entity_keys], catalogue)
+            fields = _fields_of(table, catalogue)
         columns = {
             field.name: _to_protobuf(states[field.name], field)
             for field in fields
@@ -233,14 +248,14 @@ class PackedOnlineStore(OnlineStore):
         partial: bool,
     ) -> None:
         """Make the one table. A view that is gone leaves its fields in the rows, where nobody asks for them."""
-        with _packed(config) as store:
+        with _packed(config) as (store, _):
             store.create()
 
     def teardown(
         self, config: feast.RepoConfig, tables: Sequence[feast.FeatureView], entities: Sequence[feast.Entity]
     ) -> None:
         """Forget everybody."""
-        with _packed(config) as store:
+        with _packed(config) as (store, _):
             store.drop()
 
 
@@ -255,12 +270,14 @@ def _translated(action: str) -> Iterator[None]:
 
 
 @contextmanager
-def _packed(config: feast.RepoConfig) -> Iterator[SqliteStateStore]:
+def _packed(config: feast.RepoConfig) -> Iterator[tuple[StateStore, Catalogue]]:
     repository = config.repo_path or REPOSITORY
     # Joining an absolute path to the repository's gives the absolute path.
     catalogue = known_catalogue(repository / config.online_store.catalogue)
-    with closing(SqliteStateStore(repository / config.online_store.path, catalogue)) as store:
-        yield store
+    url = config.online_store.url
+    store = store_at(repository / config.online_store.path, url.get_secret_value() if url else None)
+    with closing(store):
+        yield store, catalogue
 
 
 def _fields_of(view: feast.FeatureView, catalogue: Catalogue) -> list[Field]:
@@ -298,11 +315,11 @@ def _anchored_at(own: Value, stamp: datetime) -> float:
 
 
 def _from_protobuf(rows: Sequence[Mapping[str, Value]], field: Field, blank: States) -> npt.NDArray[Any]:
-    """One field of many rows. Null is what Feast makes of NaN; where there can be none, it becomes the identity."""
+    """One field of many rows. Null is what Feast makes of NaN."""
     column: npt.NDArray[Any] = np.repeat(blank[field.name], len(rows), axis=0)
-    kind = "float_list_val" if field.length > 1 else "int32_val" if field.dtype == "<i4" else "double_val"
-    if kind == "double_val":
-        column[:] = np.nan
+    kind = _KINDS[field.dtype]
+    if field.length == 1:
+        column[:] = field.missing
     for i, row in enumerate(rows):
         if field.name in row and row[field.name].WhichOneof("val") == kind:
             value = getattr(row[field.name], kind)
@@ -311,8 +328,8 @@ def _from_protobuf(rows: Sequence[Mapping[str, Value]], field: Field, blank: Sta
 
 
 def _to_protobuf(column: npt.NDArray[Any], field: Field) -> list[Value]:
-    if field.length > 1:
+    if field.dtype == "<f4":
         return [Value(float_list_val=FloatList(val=vector)) for vector in column.tolist()]
-    if field.dtype == "<i4":
-        return [Value(int32_val=code) for code in column.tolist()]
+    if field.dtype == "<u2":
+        return [Value(int32_list_val=Int32List(val=vector)) for vector in column.tolist()]
     return [Value() if np.isnan(number) else Value(double_val=number) for number in column.tolist()]

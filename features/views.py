@@ -121,9 +121,8 @@ def _feature(field: Field) -> feast.Field:
 
 
 def _feast_type(field: Field) -> FeastType:
-    if field.length > 1:
-        return Array(Float32)
-    return Int32 if field.dtype == "<i4" else Float64
+    types: dict[str, FeastType] = {"<f8": Float64, "<f4": Array(Float32), "<u2": Array(Int32)}
+    return types[field.dtype]
 
 
 def _service(model: str, views: list[feast.FeatureView]) -> feast.FeatureService:

@@ -34,7 +34,7 @@ BAND_CUTS = (0.30, 0.60)
 
 
 def answer(
-    probability: npt.NDArray[np.float64], quantiles: list[float], known: npt.NDArray[np.bool_] | None = None
+    probability: npt.NDArray[np.float64], quantiles: npt.ArrayLike, known: npt.NDArray[np.bool_] | None = None
 ) -> dict[str, npt.NDArray[Any]]:
     """Columns ``probability``, ``band``, ``percentile`` (0–100; 100 = the most endangered; 50 for a stranger)."""
     band = np.asarray(BANDS)[np.searchsorted(BAND_CUTS, probability, side="right")]

@@ -32,7 +32,7 @@ GRADE_CUTS = (20, 40, 70, 90)
 
 
 def answer(
-    probability: npt.NDArray[np.float64], quantiles: list[float], known: npt.NDArray[np.bool_] | None = None
+    probability: npt.NDArray[np.float64], quantiles: npt.ArrayLike, known: npt.NDArray[np.bool_] | None = None
 ) -> dict[str, npt.NDArray[Any]]:
     """Columns ``probability``, ``score`` (0–100), ``grade`` (A best) and ``percentile``, the score again; strangers: 50, C."""
     score = percentile(probability, quantiles, known)

@@ -6,8 +6,6 @@ probability always gets the same percentile from the same model version, whoever
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
@@ -24,7 +22,7 @@ UNKNOWN = 50
 
 
 def percentile(
-    probability: npt.NDArray[np.float64], quantiles: Sequence[float], known: npt.NDArray[np.bool_] | None = None
+    probability: npt.NDArray[np.float64], quantiles: npt.ArrayLike, known: npt.NDArray[np.bool_] | None = None
 ) -> npt.NDArray[np.int64]:
     """Share of the reference population that lies below, in percent, 0–100; ties count half.
 

@@ -11,16 +11,17 @@ the person; the shape is estimated per hour of opportunity instead and trees are
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from functools import lru_cache
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from features.clock import hour_of_week, microseconds, utc_offset
+from features.clock import MICROSECONDS_PER_HOUR, hour_of_week, instant, microseconds, utc_offset
 from models.spec import BOOSTING, ModelSpec
 
 SPEC = ModelSpec(
@@ -38,6 +39,7 @@ EXPLORE_SHARE = 0.05
 HOLDOUT_SHARE = 0.05
 """Of subscribers and campaigns: sent at a uniformly random allowed hour, and always at the default. What remains is sent at
 the best hour; only so can the lift be measured from the log."""
+MICROSECONDS_PER_QUARTER = 900_000_000
 CONFIDENCE_Z = 1.645
 """Gain intervals are central 90 % intervals."""
 
@@ -51,17 +53,18 @@ class Window:
     quiet_hours: tuple[int, int] | None = None
     campaign_id: str = ""
 
-    def moments(self) -> list[datetime]:
-        """The default itself and every full UTC hour after it within the window."""
-        first = self.default_send_at.astimezone(UTC)
-        hour = first.replace(minute=0, second=0, microsecond=0)
-        later = [hour + timedelta(hours=k) for k in range(1, self.hours + 1)]
-        return [first, *(moment for moment in later if moment < first + timedelta(hours=self.hours))]
+    def moments(self) -> npt.NDArray[np.int64]:
+        """The default itself and every full UTC hour after it within the window, in microseconds since 1970 UTC."""
+        first = microseconds(self.default_send_at)
+        hour = first // MICROSECONDS_PER_HOUR * MICROSECONDS_PER_HOUR
+        # A default on the full hour has one full hour less after it: the window's end is open.
+        later = np.arange(1, self.hours + (first > hour)) * MICROSECONDS_PER_HOUR
+        return np.concatenate([[first], hour + later])
 
 
 @dataclass(frozen=True)
 class Curves:
-    """What is known about each subscriber's hours. All arrays are (subscribers, 168) but ``pool_weight``."""
+    """What is known of some local hours of each subscriber; arrays are (subscribers, hours) but ``pool_weight``."""
 
     probability: npt.NDArray[np.float64]
     log_error: npt.NDArray[np.float64]
@@ -72,11 +75,17 @@ class Curves:
     """False where no send was ever seen: hours can be ranked then, but no gain in answers be claimed."""
 
 
-def local_slots(moments: Sequence[datetime], zones: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Local hour of week of each moment in each zone, shape (zones, moments)."""
-    utc = np.array([microseconds(moment) for moment in moments], dtype=np.float64)
-    offsets = np.array([[utc_offset(zone, moment) / timedelta(microseconds=1) for moment in moments] for zone in zones])
-    return hour_of_week(utc[None, :] + offsets)
+def local_slots(moments: npt.NDArray[np.int64], zones: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Local hour of week of each moment (microseconds since 1970 UTC) in each zone, shape (zones, moments)."""
+    quarters = (moments // MICROSECONDS_PER_QUARTER).tolist()
+    offsets = [[_offset(zone, quarter) for quarter in quarters] for zone in zones]
+    return hour_of_week(moments + np.array(offsets, dtype=np.float64).reshape(len(zones), len(moments)))
+
+
+@lru_cache(maxsize=100_000)
+def _offset(zone: str, quarter: int) -> float:
+    """Microseconds local time is ahead of UTC in a quarter of an hour since 1970. Clocks change on the quarter."""
+    return utc_offset(zone, instant(quarter * MICROSECONDS_PER_QUARTER)) / timedelta(microseconds=1)
 
 
 def allowed(slots: npt.NDArray[np.int64], quiet_hours: tuple[int, int] | None) -> npt.NDArray[np.bool_]:
@@ -92,12 +101,18 @@ def allowed(slots: npt.NDArray[np.int64], quiet_hours: tuple[int, int] | None) -
 
 
 def decide(
-    curves: Curves, subscriber_ids: Sequence[str], zone_of: npt.NDArray[np.int64], zones: Sequence[str], window: Window
+    curves_at: Callable[[npt.NDArray[np.int64]], Curves],
+    subscriber_ids: Sequence[str],
+    zone_of: npt.NDArray[np.int64],
+    zones: Sequence[str],
+    window: Window,
 ) -> dict[str, npt.NDArray[Any] | list[Any]]:
     """Choose a moment for each subscriber.
 
     Parameters
     ----------
+    curves_at
+        Gives the curves at some local hours of week, shape (subscribers, moments): only at those are they needed.
     zone_of
         Per subscriber, a position in ``zones``.
 
@@ -107,23 +122,24 @@ def decide(
     is 12 % more), ``gain_low``, ``gain_high``, ``confident``, ``pool_weight``, ``arm``, ``propensity``.
     """
     moments = window.moments()
-    slots = local_slots(moments, zones)[zone_of]
+    used, nth = np.unique(zone_of, return_inverse=True)
+    slots = local_slots(moments, [zones[zone] for zone in used])[nth]
+    curves = curves_at(slots)
     may = allowed(slots, window.quiet_hours)
     # What would be done without us: the default, or the first moment after it that is not quiet.
     default = may.argmax(axis=1)
-    rows = np.arange(len(subscriber_ids))
-    probability = np.take_along_axis(curves.probability, slots, axis=1)
-    best = np.where(may, probability, -1.0).argmax(axis=1)
-    _, low, _ = _gains(curves, slots, probability, best, default)
+    best = np.where(may, curves.probability, -1.0).argmax(axis=1)
+    _, low, _ = _gains(curves, slots, best, default)
     # Not surely better than the default: say so, and send at the default.
     confident = low > 0
     exploit = np.where(confident, best, default)
     choice, arm, propensity = _arms(subscriber_ids, window.campaign_id, exploit, default, may)
-    gain, low, high = (curves.claims_gain * end for end in _gains(curves, slots, probability, choice, default))
+    gain, low, high = (curves.claims_gain * end for end in _gains(curves, slots, choice, default))
+    rows = np.arange(len(subscriber_ids))
     return {
-        "send_at": [moments[i] for i in choice],
+        "send_at": _datetimes(moments, choice),
         "hour_of_week": slots[rows, choice],
-        "probability": probability[rows, choice],
+        "probability": curves.probability[rows, choice],
         "gain": gain,
         "gain_low": low,
         "gain_high": high,
@@ -134,20 +150,20 @@ def decide(
     }
 
 
+def _datetimes(moments: npt.NDArray[np.int64], choice: npt.NDArray[np.int64]) -> list[datetime]:
+    chosen = choice.tolist()
+    known = {place: instant(int(moments[place])) for place in set(chosen)}
+    return [known[place] for place in chosen]
+
+
 def _gains(
-    curves: Curves,
-    slots: npt.NDArray[np.int64],
-    probability: npt.NDArray[np.float64],
-    choice: npt.NDArray[np.int64],
-    default: npt.NDArray[np.int64],
+    curves: Curves, slots: npt.NDArray[np.int64], choice: npt.NDArray[np.int64], default: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Relative gain of the chosen moment over the default, and its interval; all 0 where the choice is the default."""
     rows = np.arange(len(choice))
-    chosen, usual = slots[rows, choice], slots[rows, default]
-    log_ratio = np.log(probability[rows, choice]) - np.log(probability[rows, default])
-    error = np.hypot(curves.log_error[rows, chosen], curves.log_error[rows, usual])
-    error = np.where(chosen == usual, 0.0, error)
-    spread = CONFIDENCE_Z * error
+    log_ratio = np.log(curves.probability[rows, choice]) - np.log(curves.probability[rows, default])
+    error = np.hypot(curves.log_error[rows, choice], curves.log_error[rows, default])
+    spread = CONFIDENCE_Z * np.where(slots[rows, choice] == slots[rows, default], 0.0, error)
     return np.expm1(log_ratio), np.expm1(log_ratio - spread), np.expm1(log_ratio + spread)
 
 
@@ -161,7 +177,7 @@ def _arms(
     """Deal subscribers to arms by a stable hash. Returns the moment's position, the arm, and the probability with which
     this policy sends at that moment, whichever arm led there.
     """
-    draws = np.array([_draws(subscriber_id, campaign_id) for subscriber_id in subscriber_ids]).reshape(-1, 3)
+    draws = _draws(subscriber_ids, campaign_id)
     holdout = draws[:, 0] < HOLDOUT_SHARE
     explore = ~holdout & (draws[:, 1] < EXPLORE_SHARE / (1 - HOLDOUT_SHARE))
     count = may.sum(axis=1)
@@ -177,10 +193,17 @@ def _arms(
     return choice, arm, propensity
 
 
-def _draws(subscriber_id: str, campaign_id: str) -> tuple[float, float, float]:
-    """Three uniforms: the first stable per subscriber, the others per subscriber and campaign."""
-    lasting = hashlib.blake2b(subscriber_id.encode(), digest_size=8, person=b"holdout").digest()
-    passing = hashlib.blake2b(f"{campaign_id}\x00{subscriber_id}".encode(), digest_size=16, person=b"explore").digest()
-    parts = (lasting, passing[:8], passing[8:])
-    first, second, third = (int.from_bytes(part, "big") / 2**64 for part in parts)
-    return first, second, third
+def _draws(subscriber_ids: Sequence[str], campaign_id: str) -> npt.NDArray[np.float64]:
+    """Three uniforms each: the first stable per subscriber, the others per subscriber and campaign."""
+    hashed = b"".join([blake2b(one.encode(), digest_size=24, person=b"arms").digest() for one in subscriber_ids])
+    bits = np.frombuffer(hashed, dtype="<u8").reshape(-1, 3).copy()
+    # One hash per subscriber is what takes time; the campaign's is mixed in.
+    bits[:, 1:] ^= np.frombuffer(blake2b(campaign_id.encode(), digest_size=16, person=b"campaign").digest(), "<u8")
+    return np.asarray((_mixed(bits) >> np.uint64(11)) * 2.0**-53)
+
+
+def _mixed(bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Finalizer of SplitMix64: every bit of the input changes about half of the output's."""
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))

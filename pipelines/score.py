@@ -13,13 +13,15 @@ from typing import get_args
 import pyarrow as pa
 
 from features.contract import MODELS
-from features.errors import BundleMissing, EmptyLog
+from features.errors import BundleMissing, EmptyLog, StoreUnavailable
 from features.home import Home
 from features.log import EventLog
+from features.online import SqliteStateStore
 from pipelines.console import Share
 from serving.schemas import MAX_IDS, ModelName, ScoreRequest
 from serving.scorer import Scorer
 from serving.settings import ServingSettings
+from serving.swap import Shelf
 
 
 def score_list(
@@ -47,10 +49,12 @@ def score_list(
         When none of the asked models is promoted.
     EmptyLog
         When there is nobody to score: the table has at least one row.
+    StoreUnavailable
+        When nobody's state can be read. The service falls back to priors then; a table of them would help nobody.
     """
     log = EventLog(home)
     moment = scored_at or log.end() + timedelta(microseconds=1)
-    scorer = Scorer.load(home, ServingSettings(home=home.root).stale_after, models)
+    scorer = scorer_of(home, models)
     if not scorer.bundles:
         raise BundleMissing(home.bundles)
     wanted = list(ids) if ids is not None else _everybody(log)
@@ -61,9 +65,19 @@ def score_list(
         request = ScoreRequest(
             subscriber_ids=tuple(wanted[start : start + MAX_IDS]), models=_named(models), explain=explain
         )
-        tables.append(scorer.score(request, moment).to_table(scorer.versions, moment))
+        scores = scorer.score(request, moment)
+        if scores.store_failed:
+            raise StoreUnavailable("it is not there or does not answer; `inbox materialize` makes it")
+        tables.append(scores.to_table(scorer.versions, moment))
         share((start + len(request.subscriber_ids)) / len(wanted))
     return pa.concat_tables(tables)
+
+
+def scorer_of(home: Home, models: Sequence[str] = MODELS) -> Scorer:
+    """The promoted models over the home's online store, as the service has them."""
+    store, stale_after = SqliteStateStore(home.online), ServingSettings(home=home.root).stale_after
+    shelf = Shelf(home, lambda bundles: Scorer(bundles, store, stale_after / timedelta(seconds=1)), models)
+    return shelf.scorer
 
 
 def _named(models: Sequence[str]) -> tuple[ModelName, ...]:

@@ -29,6 +29,7 @@ SCORED_SCHEMA = pa.schema(
     [
         pa.field("subscriber_id", pa.string(), nullable=False),
         pa.field("status", pa.string(), nullable=False),
+        pa.field("prior", pa.string()),
         pa.field("feature_age_s", pa.float64()),
         pa.field("last_engagement_at", UTC_MICROSECONDS),
         pa.field("churn_probability", pa.float64(), nullable=False),
@@ -210,6 +211,9 @@ def _rows(scores: Scores, explain: bool) -> list[dict[str, Any]]:
     ages = [None if isnan(age) else int(age) for age in scores.listed("feature_age_s")]
     names = ("subscriber_id", "status", "feature_age_s")
     rows = list(_named(names, (scores.listed("subscriber_id"), scores.listed("status"), ages)))
+    for row, prior in zip(rows, scores.listed("prior"), strict=True):
+        if prior is not None:
+            row["prior"] = prior
     for model in scores.models:
         for row, answer in zip(rows, _answers(scores, model, explain), strict=True):
             row[model] = answer

@@ -254,6 +254,11 @@ class SubscriberScores(_Answered):
     subscriber_id: str
     status: Status
     feature_age_s: int | None = Field(description="Age of the oldest features used; null when there are none.")
+    prior: Literal["segment", "global"] | None = Field(
+        default=None,
+        description="Only with status prior or no_consent: whose mean was given, that of people who care most for the "
+        "context's content, or everybody's.",
+    )
     churn: ChurnAnswer | None = None
     lead_score: LeadScoreAnswer | None = None
     send_time: SendTimeAnswer | None = None

@@ -1,42 +1,53 @@
 """From ids to scores: one store read, one derivation, one predict per model, all on arrays.
 
 What enters: a parsed request and the moment it is scored at. What leaves: columns, one element per asked subscriber, always
-finite. The promise: whoever is unknown, refused profiling or cannot be read gets the prior and a status that says so; the
+finite. The promise: whoever is unknown, refused profiling or cannot be read gets a prior and a status that says so; the
 same subscriber at the same moment gets the same bits, alone or among a thousand, over HTTP or in a batch.
+
+The ladder, from best to last: fresh state (``ok``), old state (``stale``), a state that lacks views (``partial``), the
+mean of those who care most for the message's content (``prior``, segment), everybody's mean (``prior``, global).
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Any
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from features.catalogue import VIEWS, Catalogue, as_of_name
 from features.clock import microseconds
-from features.contract import MODELS
-from features.derive import Features, derive, feature_names, last_engagement_at
-from features.errors import FeatureMismatch, ScoringError, StoreUnavailable
-from features.home import Home
-from features.online import SqliteStateStore, StateStore
-from features.state import States, identity
+from features.derive import Deriver, Features, deriver, last_engagement_at
+from features.errors import FeatureMismatch, StoreUnavailable
+from features.online import Found
+from features.packing import checksums_of
+from features.state import States, anchors, identity
 from models import churn, lead_score
-from models.bundle import Bundle, bundle_key, current, load
+from models.bundle import Bundle
 from models.reasons import ReasonCatalogue
 from models.send_time import Curves, Window, decide
 from models.timing import Timing, shape
 from serving.answers import Scores
 from serving.schemas import Context, ScoreRequest
 
-log = logging.getLogger("inbox.scorer")
-
 Array = npt.NDArray[np.float64]
-NOT_PERSONAL = ("prior", "no_consent")
+STATUSES = np.array(["ok", "stale", "partial", "prior", "no_consent"])
+OK, STALE, PARTIAL, PRIOR, NO_CONSENT = range(5)
+"""Positions in ``STATUSES``; from ``PRIOR`` on nothing of a person's own is used."""
 ANSWERS = {"churn": churn.answer, "lead_score": lead_score.answer}
+NO_CONTEXT = Context()
+LEAST_PROBABILITY = 1e-9
+
+
+class Reader(Protocol):
+    """What a scorer needs of an online store; see ``features.online.StateStore.read``."""
+
+    def read(
+        self, subscriber_ids: Sequence[str], catalogue: Catalogue, timeout_s: float | None = None
+    ) -> tuple[States, Found]: ...
 
 
 @dataclass(frozen=True)
@@ -45,194 +56,224 @@ class Subjects:
 
     ids: Sequence[str]
     states: States
-    status: npt.NDArray[np.str_]
+    status: npt.NDArray[np.int64]
+    """Positions in ``STATUSES``."""
+    anchor: Array
+    """Up to when the newest of their views was folded, microseconds since 1970 UTC; NaN where nothing was ever stored."""
     feature_age_s: Array
-    """NaN where nothing was ever stored."""
+    """Of the oldest view; NaN likewise."""
     store_failed: bool
 
     @property
     def personal(self) -> npt.NDArray[np.bool_]:
         """Whose own state may be used."""
-        return ~np.isin(self.status, NOT_PERSONAL)
+        return self.status < PRIOR
 
 
-@dataclass
+class _InService:
+    """A bundle with everything worked out that does not depend on the request."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.deriver = deriver(bundle.catalogue)
+        if not set(bundle.features) <= set(self.deriver.names):
+            # Every request would fail instead of the start.
+            raise FeatureMismatch(bundle.model, bundle.features, self.deriver.names)
+        self._columns = _columns(bundle, self.deriver)
+        self.reasons = ReasonCatalogue(bundle.features, bundle.catalogue)
+        self.quantiles = np.asarray(bundle.parameters.get("quantiles", ()))
+        timing = bundle.parameters.get("timing")
+        self.timing = None if timing is None else Timing.from_parameters(timing)
+
+    def matrix(self, features: Features) -> Array:
+        """The bundle's features in the bundle's order."""
+        matrix = features.matrix
+        return matrix if self._columns is None else np.ascontiguousarray(matrix[:, self._columns])
+
+    def prior(self, content: Sequence[str]) -> tuple[Mapping[str, float], bool]:
+        """What to say of somebody unknown, and whether it is said of those who care for this content."""
+        by_content = self.bundle.priors.get("content", {})
+        for word in content:
+            if word in by_content:
+                return by_content[word], True
+        return self.bundle.priors, False
+
+    def raw(self, matrix: Array, personal: npt.NDArray[np.bool_], otherwise: float) -> Array:
+        """Log-odds before calibration; trees are not asked about strangers."""
+        raw = np.full(len(personal), otherwise)
+        if self.bundle.booster is None or not personal.any():
+            return raw
+        if personal.all():
+            return self.bundle.booster.raw(matrix)
+        raw[personal] = self.bundle.booster.raw(matrix[personal])
+        return raw
+
+
 class Scorer:
-    """The models in service over one online store. Any model may be missing; a missing store means priors."""
+    """The models in service over one online store. Any model may be missing; a missing store means priors.
 
-    bundles: Mapping[str, Bundle]
-    store: StateStore
-    catalogue: Catalogue
-    stale_after_s: float
-    problems: list[str] = field(default_factory=list)
-    store_is_down: bool = field(default=False, init=False)
-    """As of the last read: a change is logged, not every request."""
+    Parameters
+    ----------
+    bundles
+        By model.
+    store
+        Outlives the scorer: another one may be put in service over it.
+    stale_after_s
+        Features older than this are labelled stale.
 
-    def __post_init__(self) -> None:
-        self.reasons = {
-            name: ReasonCatalogue(bundle.features, bundle.catalogue) for name, bundle in self.bundles.items()
-        }
+    Raises
+    ------
+    FeatureMismatch
+        When a bundle reads what is no longer derived.
+    """
 
-    @classmethod
-    def load(cls, home: Home, stale_after: timedelta, models: Iterable[str] = MODELS) -> Scorer:
-        """Load the current bundle of each model from disk. What cannot be loaded is left out and said in ``problems``."""
-        bundles: dict[str, Bundle] = {}
-        problems: list[str] = []
-        for model in models:
-            try:
-                directory = current(home, model)
-                if directory is None:
-                    problems.append(f"{model}: not promoted yet")
-                    continue
-                bundles[model] = _usable(load(directory, bundle_key(home)))
-            except ScoringError as error:
-                log.error("%s is not served: %s", model, error)
-                problems.append(f"{model}: {error}")
-        catalogue = _widest(bundle.catalogue for bundle in bundles.values())
-        if home.catalogue.exists():
-            catalogue = _widest([catalogue, Catalogue.load(home.catalogue)])
-        store = SqliteStateStore(home.online, catalogue)
-        return cls(bundles, store, catalogue, stale_after / timedelta(seconds=1), problems)
+    def __init__(self, bundles: Mapping[str, Bundle], store: Reader, stale_after_s: float) -> None:
+        self.bundles, self.store, self.stale_after_s = bundles, store, stale_after_s
+        self.versions: Mapping[str, str] = {name: bundle.version for name, bundle in bundles.items()}
+        self.catalogue = _widest(bundle.catalogue for bundle in bundles.values())
+        self._served = {name: _InService(bundle) for name, bundle in bundles.items()}
 
-    @property
-    def versions(self) -> dict[str, str]:
-        return {name: bundle.version for name, bundle in self.bundles.items()}
+    def score(self, request: ScoreRequest, scored_at: datetime, budget_s: float | None = None) -> Scores:
+        """Score every asked subscriber with every asked model that is in service.
 
-    def score(self, request: ScoreRequest, scored_at: datetime) -> Scores:
-        """Score every asked subscriber with every asked model that is in service."""
+        Parameters
+        ----------
+        budget_s
+            How long the store may take; its own time-out unless given.
+        """
         now = float(microseconds(scored_at))
-        subjects = self._read(request.subscriber_ids, now)
+        return self._scores(request, self._read(request.subscriber_ids, now, budget_s), scored_at)
+
+    def priors(self, request: ScoreRequest, scored_at: datetime) -> Scores:
+        """What is said of strangers, of everybody asked for: neither store nor trees, for whoever cannot wait."""
+        return self._scores(request, self._strangers(request.subscriber_ids, store_failed=False), scored_at)
+
+    def _scores(self, request: ScoreRequest, subjects: Subjects, scored_at: datetime) -> Scores:
+        now, context = float(microseconds(scored_at)), request.context or NO_CONTEXT
+        personal = subjects.personal
         columns: dict[str, Any] = {
             "subscriber_id": list(subjects.ids),
-            "status": subjects.status,
+            "status": STATUSES[subjects.status],
             "feature_age_s": subjects.feature_age_s,
-            "last_engagement_at": np.where(subjects.personal, last_engagement_at(subjects.states), np.nan),
+            "last_engagement_at": np.where(personal, last_engagement_at(subjects.states), np.nan),
+            "state_as_of": np.where(personal, subjects.anchor, np.nan),
+            "state_checksum": checksums_of(subjects.states),
         }
-        derived: dict[str, Features] = {}
+        seen: dict[Deriver, Features] = {}
+        segment = False
         for model in request.models:
-            bundle = self.bundles.get(model)
-            if bundle is None:
+            served = self._served.get(model)
+            if served is None:
                 continue
-            key = bundle.catalogue.fingerprint
-            if key not in derived:
-                derived[key] = derive(subjects.states, now, bundle.catalogue)
-            matrix = _selected(derived[key], bundle)
+            if served.deriver not in seen:
+                seen[served.deriver] = served.deriver(subjects.states, now)
+            matrix = served.matrix(seen[served.deriver])
+            prior, of_segment = served.prior(context.content)
+            segment |= of_segment
             if model == "send_time":
-                answer = self._send_time(bundle, subjects, matrix, request.context, scored_at)
+                answer = _send_time(served, subjects, matrix, prior, context, scored_at)
             else:
-                answer = self._ranked(bundle, subjects, matrix, request.explain)
+                answer = _ranked(served, subjects, matrix, prior, request.explain)
             columns |= {f"{model}_{name}": values for name, values in answer.items()}
+        whose = "segment" if segment else "global"
+        columns["prior"] = [None if own else whose for own in personal.tolist()]
         return Scores(columns, store_failed=subjects.store_failed)
 
-    def _read(self, ids: Sequence[str], now: float) -> Subjects:
-        store_failed = False
+    def _read(self, ids: Sequence[str], now: float, budget_s: float | None) -> Subjects:
         try:
-            states, found = self.store.read(ids)
-        except StoreUnavailable as error:
-            store_failed = True
-            if not self.store_is_down:
-                log.warning("store: %s", error)
-            states, found = identity(self.catalogue, len(ids)), np.zeros(len(ids), dtype=np.bool_)
-        if self.store_is_down and not store_failed:
-            log.info("store: it can be read again")
-        self.store_is_down = store_failed
-        anchors = np.stack([states[as_of_name(view)] for view in VIEWS])
-        age = np.maximum(now - np.fmin.reduce(anchors), 0.0) / 1e6
-        status = np.select(
-            [
-                ~found,
-                states["consent_profiling"] == 0,
-                np.isnan(anchors).any(axis=0),
-                age > self.stale_after_s,
-            ],
-            ["prior", "no_consent", "partial", "stale"],
-            default="ok",
-        )
+            states, found = self.store.read(ids, self.catalogue, budget_s)
+        except StoreUnavailable:
+            # Said once, when it begins, by the breaker before the store.
+            return self._strangers(ids, store_failed=True)
+        by_view = np.stack([states[as_of_name(view)] for view in VIEWS])
+        age = np.maximum(now - np.fmin.reduce(by_view), 0.0) / 1e6
+        status = np.where(age > self.stale_after_s, STALE, OK)
+        status[np.isnan(by_view).any(axis=0)] = PARTIAL
+        status[states["consent_profiling"] == 0] = NO_CONSENT
+        status[~found] = PRIOR
         # Nothing of a person's own may reach a model once they objected: their row becomes a stranger's.
-        theirs = ~np.isin(status, NOT_PERSONAL)
-        states = np.where(theirs, states, identity(self.catalogue, len(ids)))
-        return Subjects(ids, states, status, np.where(found, age, np.nan), store_failed)
+        if (status >= PRIOR).any():
+            states = states.copy()
+            states[status >= PRIOR] = self.catalogue.blank
+        return Subjects(ids, states, status, anchors(states), np.where(found, age, np.nan), store_failed=False)
 
-    def _ranked(self, bundle: Bundle, subjects: Subjects, matrix: Array, explain: bool) -> dict[str, Any]:
-        """Churn and lead score: a probability, its place, and on demand its reasons."""
-        prior = float(bundle.priors["probability"])
-        raw = _raw(bundle, matrix)
-        probability = _finite(np.where(subjects.personal, bundle.calibration(raw), prior), prior)
-        answer: dict[str, Any] = dict(
-            ANSWERS[bundle.model](probability, bundle.parameters["quantiles"], subjects.personal)
-        )
-        if bundle.model == "lead_score":
-            # Who converted before is outside what the model was asked: scored, but no lead any more.
-            answer["converted"] = subjects.states["conversion_count"] > 0
-        if explain:
-            answer["reasons"] = self._reasons(bundle, subjects, matrix)
-        return answer
+    def _strangers(self, ids: Sequence[str], store_failed: bool) -> Subjects:
+        unknown = np.full(len(ids), np.nan)
+        status = np.full(len(ids), PRIOR)
+        return Subjects(ids, identity(self.catalogue, len(ids)), status, unknown, unknown, store_failed)
 
-    def _reasons(self, bundle: Bundle, subjects: Subjects, matrix: Array) -> list[list[str]]:
-        reasons: list[list[str]] = [[] for _ in subjects.ids]
-        rows = np.flatnonzero(subjects.personal)
-        if bundle.booster is None or not len(rows):
-            return reasons
-        explained = self.reasons[bundle.model].explain(bundle.booster.contributions(matrix[rows]), matrix[rows])
-        for row, found in zip(rows, explained, strict=True):
-            reasons[row] = [str(reason) for reason in found]
+
+def _ranked(
+    served: _InService, subjects: Subjects, matrix: Array, prior: Mapping[str, float], explain: bool
+) -> dict[str, Any]:
+    """Churn and lead score: a probability, its place, and on demand its reasons."""
+    bundle, personal = served.bundle, subjects.personal
+    raw = served.raw(matrix, personal, prior["raw"])
+    probability = _finite(np.where(personal, bundle.calibration(raw), prior["probability"]), prior)
+    answer: dict[str, Any] = dict(ANSWERS[bundle.model](probability, served.quantiles, personal))
+    if bundle.model == "lead_score":
+        # Who converted before is outside what the model was asked: scored, but no lead any more.
+        answer["converted"] = subjects.states["conversion_count"] > 0
+    if explain:
+        answer["reasons"] = _reasons(served, subjects, matrix)
+    return answer
+
+
+def _reasons(served: _InService, subjects: Subjects, matrix: Array) -> list[list[str]]:
+    reasons: list[list[str]] = [[] for _ in subjects.ids]
+    rows, booster = np.flatnonzero(subjects.personal), served.bundle.booster
+    if booster is None or not len(rows):
         return reasons
-
-    def _send_time(
-        self, bundle: Bundle, subjects: Subjects, matrix: Array, context: Context | None, scored_at: datetime
-    ) -> dict[str, Any]:
-        """The best allowed moment in the asked window, which begins now unless the caller has a default."""
-        context = context or Context()
-        default = context.default_send_at or scored_at
-        window = Window(default, context.window_hours, context.quiet_hours, context.campaign_id or "")
-        zones = bundle.catalogue.timezones
-        codes = subjects.states["timezone"].astype(np.int64)
-        known = (codes >= 0) & (codes < len(zones))
-        answer: dict[str, Any] = decide(
-            _curves(bundle, subjects, matrix), subjects.ids, np.where(known, codes, 0), zones, window
-        )
-        return answer | {"timezone_assumed": ~known}
+    explained = served.reasons.explain(booster.contributions(matrix[rows]), matrix[rows])
+    for row, found in zip(rows, explained, strict=True):
+        reasons[row] = [str(reason) for reason in found]
+    return reasons
 
 
-def _raw(bundle: Bundle, matrix: Array) -> Array:
-    """Log-odds before calibration; 0 for a bundle without trees."""
-    return np.zeros(len(matrix)) if bundle.booster is None else bundle.booster.raw(matrix)
-
-
-def _curves(bundle: Bundle, subjects: Subjects, matrix: Array) -> Curves:
-    """Probability of an answer at each of 168 local hours.
-
-    Without trees (the list's sends are unknown) the curve is each hour's share of a week of attention instead.
-    """
-    timing = Timing.from_parameters(bundle.parameters["timing"])
+def _send_time(
+    served: _InService,
+    subjects: Subjects,
+    matrix: Array,
+    prior: Mapping[str, float],
+    context: Context,
+    scored_at: datetime,
+) -> dict[str, Any]:
+    """The best allowed moment in the asked window, which begins now unless the caller has a default."""
+    bundle = served.bundle
+    if served.timing is None:
+        raise FeatureMismatch(bundle.model, ["timing"], list(bundle.parameters))
+    timing, default = served.timing, context.default_send_at or scored_at
+    window = Window(default, context.window_hours, context.quiet_hours, context.campaign_id or "")
+    zones = bundle.catalogue.timezones
+    codes = subjects.states["timezone"].astype(np.int64)
+    known = (codes >= 0) & (codes < len(zones))
     shapes = shape(subjects.states, timing)
-    if bundle.booster is None:
-        fares = np.exp(shapes.pool[None, :] + shapes.person)
-        return Curves(fares / 168, shapes.person_error, shapes.pool_share, claims_gain=False)
-    level = np.where(subjects.personal, _raw(bundle, matrix), float(bundle.priors["raw"]))
-    probability = bundle.calibration((level[:, None] + shapes.log_odds(timing)).ravel()).reshape(-1, 168)
-    prior = float(bundle.priors["probability"])
-    return Curves(np.maximum(_finite(probability, prior), 1e-9), shapes.log_error(timing), shapes.pool_share)
+
+    def curves_at(slots: npt.NDArray[np.int64]) -> Curves:
+        """Probability of an answer. Where the list's sends are unknown: the share of a week of attention."""
+        hours = shapes.at(slots)
+        if bundle.booster is None:
+            fares = np.exp(hours.pool + hours.person)
+            return Curves(fares / 168, hours.person_error, shapes.pool_share, claims_gain=False)
+        level = served.raw(matrix, subjects.personal, prior["raw"])
+        probability = bundle.calibration(level[:, None] + hours.log_odds(timing))
+        usable = np.maximum(_finite(probability, prior), LEAST_PROBABILITY)
+        return Curves(usable, hours.log_error(timing), shapes.pool_share)
+
+    answer: dict[str, Any] = decide(curves_at, subjects.ids, np.where(known, codes, 0), zones, window)
+    return answer | {"timezone_assumed": ~known}
 
 
-def _finite(probability: Array, prior: float) -> Array:
-    return np.where(np.isfinite(probability), probability, prior)
+def _finite(probability: Array, prior: Mapping[str, float]) -> Array:
+    return np.where(np.isfinite(probability), probability, prior["probability"])
 
 
-def _usable(bundle: Bundle) -> Bundle:
-    """The bundle, if everything it reads is still derived: otherwise every request would fail instead of the start."""
-    derived = feature_names(bundle.catalogue)
-    if not set(bundle.features) <= set(derived):
-        raise FeatureMismatch(bundle.model, bundle.features, derived)
-    return bundle
-
-
-def _selected(features: Features, bundle: Bundle) -> Array:
-    """The bundle's features in the bundle's order."""
-    if features.names == bundle.features:
-        return features.matrix
-    position = {name: i for i, name in enumerate(features.names)}
-    return np.ascontiguousarray(features.matrix[:, [position[name] for name in bundle.features]])
+def _columns(bundle: Bundle, derived: Deriver) -> npt.NDArray[np.int64] | None:
+    """Where the bundle's features stand among the derived; None when they are all of them, in order."""
+    if derived.names == bundle.features:
+        return None
+    position = {name: i for i, name in enumerate(derived.names)}
+    return np.array([position[name] for name in bundle.features], dtype=np.int64)
 
 
 def _widest(catalogues: Iterable[Catalogue]) -> Catalogue:

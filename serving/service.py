@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gc
 import logging
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import bentoml
@@ -20,12 +21,14 @@ from _bentoml_sdk import Service
 from _bentoml_sdk.service.openapi import generate_spec
 from bentoml._internal.server.http.traffic import TimeoutMiddleware
 
+from features.online import SqliteStateStore
 from serving.app import Engine, create_app
 from serving.guard import Guard
 from serving.keys import KeyRing
 from serving.prediction_log import PredictionLog
 from serving.scorer import Scorer
 from serving.settings import read_settings
+from serving.swap import Shelf, Swapper
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -78,14 +81,19 @@ class Scoring:
     def __init__(self) -> None:
         _set_up_logging()
         settings = app.state.settings
+        # Made once: scorers come and go with the bundles, all over the same store.
+        store = SqliteStateStore(settings.stores.online, timeout_s=0.025)
+        stale_after_s = settings.stale_after / timedelta(seconds=1)
+        shelf = Shelf(settings.stores, lambda bundles: Scorer(bundles, store, stale_after_s))
         predictions = PredictionLog(settings.stores.predictions)
-        scorer = Scorer.load(settings.stores, settings.stale_after)
-        self.engine = Engine(scorer, settings.clock(), settings.max_ids, predictions, app.state.meters)
+        self.engine = Engine(shelf.scorer, settings.clock(), settings.max_ids, predictions, app.state.meters)
         app.state.engine = self.engine
-        _watch(predictions)
-        # What is loaded stays: garbage collection need not walk through it again and again.
+        _watch(predictions, shelf)
+        # What is loaded stays long: garbage collection need not walk through it again and again. A bundle that is
+        # swapped out is in no cycle, so it goes all the same.
         gc.collect()
         gc.freeze()
+        self.swapper = Swapper(shelf, self.engine)
 
     async def __is_ready__(self) -> bool:
         """Ready to score once a model is in service."""
@@ -94,15 +102,20 @@ class Scoring:
     @bentoml.on_shutdown
     def close(self) -> None:
         """Write down what was answered and not written yet."""
+        self.swapper.close()
         self.engine.close()
 
 
-def _watch(predictions: PredictionLog) -> None:
+def _watch(predictions: PredictionLog, shelf: Shelf) -> None:
     meters = app.state.meters
     meters.watch_count("inbox_predictions_written", "Rows logged.", lambda: predictions.written_rows)
     meters.watch_count("inbox_predictions_dropped", "Rows not logged: queue full.", lambda: predictions.dropped_rows)
     meters.watch_count("inbox_predictions_lost", "Rows not logged: disk.", lambda: predictions.lost_rows)
     meters.watch_level("inbox_predictions_waiting", "Rows still to be logged.", lambda: predictions.waiting_rows)
+    meters.watch_count("inbox_bundle_swaps", "Bundles put in service, the first ones included.", lambda: shelf.swaps)
+    meters.watch_count("inbox_bundle_refusals", "Published bundles that were refused.", lambda: shelf.refusals)
+    meters.watch_level("inbox_bundles_in_service", "Models that answer.", lambda: len(shelf.bundles))
+    meters.watch_level("inbox_bundles_refused", "Models whose newest bundle is refused.", lambda: len(shelf.refused))
 
 
 def _set_up_logging() -> None:

@@ -133,8 +133,8 @@ def stored(walk: Walk) -> bytes:
     """Every row of the online store."""
     con = EventLog(walk.home).connect()
     ids = con.to_pyarrow(con.table("subscribers").select("subscriber_id").order_by("subscriber_id"))
-    states, found = SqliteStateStore(walk.home.online, known_catalogue(walk.home.catalogue)).read(
-        ids["subscriber_id"].to_pylist()
+    states, found = SqliteStateStore(walk.home.online).read(
+        ids["subscriber_id"].to_pylist(), known_catalogue(walk.home.catalogue)
     )
     assert found.all()
     return bytes(states.tobytes())

@@ -62,7 +62,7 @@ def store_as_of(prepared: Prepared, folder: Folder, at: float, path: Path) -> Sq
     """Everybody's state folded as of an instant, in a fresh online store."""
     subscribers = prepared.folder.con.table("subscribers").select("subscriber_id").order_by("subscriber_id")
     ids = prepared.folder.con.to_pyarrow(subscribers)["subscriber_id"].combine_chunks()
-    store = SqliteStateStore(path, prepared.catalogue)
+    store = SqliteStateStore(path)
     assert store.write(ids.to_pylist(), folder.fold(Spine(ids, np.full(len(ids), at)))) == len(ids)
     return store
 
@@ -89,7 +89,7 @@ def test_the_row_trained_on_is_the_row_served(
     assert len(moments(data)) == 3
     for number, (at, rows) in enumerate(moments(data)):
         store = store_as_of(prepared, prepared.folder, at, tmp_path / f"{number}.db")
-        states, found = store.read(ids_of(data, rows))
+        states, found = store.read(ids_of(data, rows), prepared.catalogue)
         assert found.all()
         served = derive(states, data.rows.as_of[rows], prepared.catalogue)
         assert served.names == data.features.names
@@ -110,7 +110,7 @@ def test_the_service_at_that_moment_gives_the_trained_rows_own_score(
     data, bundle = datasets[model], the_bundle(home, model)
     at, rows = crowded(data)
     store = store_as_of(prepared, prepared.folder, at, tmp_path / "online.db")
-    scorer = Scorer({model: bundle}, store, prepared.catalogue, STALE_AFTER_S)
+    scorer = Scorer({model: bundle}, store, STALE_AFTER_S)
     ids = ids_of(data, rows)
     answer = scorer.score(ScoreRequest(subscriber_ids=tuple(ids), models=(model,)), instant(at))  # type: ignore[arg-type]
     columns = [data.features.names.index(name) for name in bundle.features]
@@ -138,7 +138,7 @@ def test_a_log_that_ends_at_that_moment_gives_the_same_row(
     EventLog(then).append(events_before(small_list, at, tmp_path), *others)
     assert microseconds(EventLog(then).end()) < at < microseconds(prepared.end)
     folder = Folder(EventLog(then).connect(), prepared.catalogue)
-    states, _ = store_as_of(prepared, folder, at, tmp_path / "online.db").read(ids_of(data, rows))
+    states, _ = store_as_of(prepared, folder, at, tmp_path / "online.db").read(ids_of(data, rows), prepared.catalogue)
     served = derive(states, data.rows.as_of[rows], prepared.catalogue)
     assert served.matrix.tobytes() == np.ascontiguousarray(data.features.matrix[rows]).tobytes()
 

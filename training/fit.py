@@ -31,6 +31,8 @@ LEAK_AUC = 0.98
 """A single feature that ranks this well was filled in after the fact."""
 SLOPE_PRIOR = (1.0, 0.5)
 """Mean and standard deviation of the belief about the shapes' slopes before the sends are seen."""
+SEGMENT_STRENGTH = 100.0
+"""A segment's own mean counts as much as everybody's once it has so many rows."""
 CHUNK_ROWS = 20_000
 
 Array = npt.NDArray[np.float64]
@@ -60,6 +62,8 @@ class Fitted:
     calibration: Calibration
     quantiles: list[float]
     prior: float
+    prior_by_content: Mapping[str, float]
+    """The same among those who care most for a content category."""
     features: tuple[str, ...]
     history: Mapping[str, Sequence[float]]
     best_iteration: int
@@ -124,6 +128,7 @@ def fit(
         calibration=calibration,
         quantiles=reference(probability[judged]),
         prior=float(rows.label[judged].mean()),
+        prior_by_content=_prior_by_content(data.features, rows.label, judged),
         features=features.names,
         history=trained.history,
         best_iteration=trained.best_iteration,
@@ -190,6 +195,21 @@ def _judge(data: Dataset, spec: ModelSpec, cut: Split, probability: Array) -> Ju
     )
 
 
+def _prior_by_content(features: Features, label: Array, rows: Positions) -> dict[str, float]:
+    """Mean label by the content category somebody engages with most, shrunk towards everybody's."""
+    top, everybody = features.column("affinity_top")[rows], float(label[rows].mean())
+    slots = {name[len("affinity_[") : -1]: slot for slot, name in enumerate(_categories(features), start=1)}
+    return {word: _shrunk(label[rows][top == slot], everybody) for word, slot in slots.items()}
+
+
+def _categories(features: Features) -> list[str]:
+    return [name for name in features.names if name.startswith("affinity_[")]
+
+
+def _shrunk(label: Array, towards: float) -> float:
+    return float((label.sum() + SEGMENT_STRENGTH * towards) / (len(label) + SEGMENT_STRENGTH))
+
+
 def _people(data: Dataset, rows: Positions) -> npt.NDArray[np.int64]:
     words = data.rows.subscriber_id.dictionary_encode()
     return np.asarray(words.indices.to_numpy()[rows], dtype=np.int64)
@@ -254,7 +274,6 @@ def _shapes(data: Dataset, timing: Timing) -> tuple[Array, Array]:
     pool, person = np.empty(len(slot)), np.empty(len(slot))
     for start in range(0, len(slot), CHUNK_ROWS):
         part = slice(start, start + CHUNK_ROWS)
-        shapes = shape(data.states[part], timing)
-        pool[part] = shapes.pool[slot[part]]
-        person[part] = np.take_along_axis(shapes.person, slot[part, None], axis=1)[:, 0]
+        hours = shape(data.states[part], timing).at(slot[part, None])
+        pool[part], person[part] = hours.pool[:, 0], hours.person[:, 0]
     return pool, person

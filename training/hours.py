@@ -19,6 +19,7 @@ from features.contract import ENGAGEMENT_TYPES
 from features.errors import NothingEligible
 from features.evidence import HUMAN_THRESHOLD
 from features.fold import Folder, Spine
+from features.state import events_by_hour
 from models.timing import Timing, learn_timing, personal_attention
 from training.evaluation import Interval
 
@@ -66,7 +67,7 @@ def fit_hours(folder: Folder, start: datetime, known_until: datetime, with_test:
     if not len(who):
         raise NothingEligible("send_time", "activity in the last fifth of the log")
     by_day = personal_attention(states, timing).reshape(-1, 7, 24).sum(axis=1)
-    pooled = _histogram(states["response_by_hour"] + states["visit_by_hour"])
+    pooled = _histogram(events_by_hour(states, "response_by_hour") + events_by_hour(states, "visit_by_hour"))
     ours, simplest = np.log(by_day[who, hour]), np.log(pooled[hour])
     return FittedHours(
         timing, _interval(ours, who), _interval(simplest, who), _interval(ours - simplest, who), len(who)
@@ -91,8 +92,8 @@ def _later_activity(
     return who.astype(np.int64), table["hour_of_week"].to_numpy() % 24
 
 
-def _histogram(by_hour: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    counts = by_hour.astype(np.float64).sum(axis=0).reshape(7, 24).sum(axis=0) + 1
+def _histogram(by_hour: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    counts = by_hour.sum(axis=0).reshape(7, 24).sum(axis=0) + 1
     return np.asarray(counts / counts.sum())
 
 

@@ -22,7 +22,10 @@ RAW_RANGE = 30.0
 
 
 def package_fitted(fitted: Fitted, catalogue: Catalogue, version: str, created_at: datetime) -> Bundle:
-    """A fitted model as a bundle. ``priors`` are what a stranger gets: the probability, and the log-odds it comes from."""
+    """A fitted model as a bundle.
+
+    ``priors`` are what a stranger gets: the probability and the log-odds it comes from, everybody's and by content category.
+    """
     timing = {} if fitted.timing is None else {"timing": fitted.timing.to_parameters()}
     return Bundle(
         model=fitted.spec.name,
@@ -31,7 +34,10 @@ def package_fitted(fitted: Fitted, catalogue: Catalogue, version: str, created_a
         catalogue=catalogue,
         booster=fitted.booster,
         calibration=fitted.calibration,
-        priors={"probability": fitted.prior, "raw": raw_of(fitted.calibration, fitted.prior)},
+        priors={
+            **_prior(fitted.calibration, fitted.prior),
+            "content": {word: _prior(fitted.calibration, mean) for word, mean in fitted.prior_by_content.items()},
+        },
         parameters={
             "quantiles": fitted.quantiles,
             "horizon_days": fitted.spec.horizon.total_seconds() / 86_400,
@@ -52,11 +58,15 @@ def package_hours(hours: FittedHours, catalogue: Catalogue, version: str, create
         catalogue=catalogue,
         booster=None,
         calibration=identity(nothing, nothing),
-        priors={"probability": 1 / 168, "raw": 0.0},
+        priors={"probability": 1 / 168, "raw": 0.0, "content": {}},
         parameters={"timing": hours.timing.to_parameters()},
         created_at=created_at,
         metrics=hours.metrics(),
     )
+
+
+def _prior(calibration: Calibration, probability: float) -> dict[str, float]:
+    return {"probability": probability, "raw": raw_of(calibration, probability)}
 
 
 def raw_of(calibration: Calibration, probability: float) -> float:

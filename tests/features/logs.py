@@ -18,6 +18,7 @@ from features.catalogue import (
     AFFINITY_HALF_LIFE_DAYS,
     DECAYED_TYPES,
     HALF_LIVES_DAYS,
+    HOUR_UNITS,
     Attribute,
     Catalogue,
     decayed_name,
@@ -216,11 +217,11 @@ def _add_slots(row: Any, event: Event, human: float, age: float, log: Log, perso
     local = event.occurred_at.astimezone(ZoneInfo(zone or "UTC"))
     hour = local.weekday() * 24 + local.hour
     if event.event_type == "sent":
-        row["sent_by_hour"][hour] += human
+        row["sent_by_hour"][hour] += round(human * HOUR_UNITS)
     if event.event_type in ("open", "click"):
-        row["response_by_hour"][hour] += human
+        row["response_by_hour"][hour] += round(human * HOUR_UNITS)
     if event.event_type in ("page_view", "form_submit", "purchase"):
-        row["visit_by_hour"][hour] += human
+        row["visit_by_hour"][hour] += round(human * HOUR_UNITS)
 
 
 def _add_profile(row: Any, person: Subscriber | None, as_of: datetime) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.catalogue import Attribute, Catalogue
+from features.catalogue import HOUR_UNITS, Attribute, Catalogue
 from features.clock import microseconds
 from features.derive import campaign_affinity, categorical_names, derive, feature_names, last_engagement_at
 from features.state import MICROSECONDS_PER_DAY, States, identity
@@ -100,7 +100,7 @@ def test_affinity_is_a_share_and_what_nobody_listed_is_unlisted() -> None:
 
 def test_hours_of_the_day_are_shares_of_activity() -> None:
     hours = np.zeros((1, 168))
-    hours[0, [19, 5 * 24 + 20]] = 2, 1
+    hours[0, [19, 5 * 24 + 20]] = 2 * HOUR_UNITS, HOUR_UNITS
     states = one(response_by_hour=hours)
     assert value_of(states, "active_evening_rate") == 0.75
     assert value_of(states, "active_weekend_rate") == 0.25

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -24,15 +22,22 @@ from features.state import States
 from serving.answers import SCORED_SCHEMA
 from serving.schemas import ScoreRequest
 from serving.scorer import Scorer
+from serving.swap import Shelf
 
 STALE_AFTER = timedelta(hours=36)
 STRANGER = "nobody-we-know"
 
 
+def shelf_of(home: Home, models: Sequence[str] = MODELS) -> Shelf[Scorer]:
+    """What is promoted, over the home's own store."""
+    store = SqliteStateStore(home.online, timeout_s=0.2)
+    return Shelf(home, lambda bundles: Scorer(bundles, store, STALE_AFTER / timedelta(seconds=1)), models)
+
+
 @pytest.fixture(scope="module")
 def loaded(small_home: Home) -> Scorer:
     """All three models over the small list's own store. Read only."""
-    return Scorer.load(small_home, STALE_AFTER)
+    return shelf_of(small_home).scorer
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +45,14 @@ def known(loaded: Scorer) -> tuple[list[str], States]:
     """Everybody in the store whose status is `ok`, and their states."""
     with closing(sqlite3.connect(loaded.store.path)) as connection:  # type: ignore[attr-defined]
         ids = [row[0] for row in connection.execute("SELECT subscriber_id FROM states ORDER BY subscriber_id")]
-    states, _ = loaded.store.read(ids)
+    states, _ = loaded.store.read(ids, loaded.catalogue)
     consenting = np.flatnonzero(states["consent_profiling"] != 0)
     return [ids[i] for i in consenting], states[consenting]
 
 
 @pytest.fixture(scope="module")
 def now(loaded: Scorer) -> datetime:
-    newest = loaded.store.newest()
+    newest = loaded.store.newest()  # type: ignore[attr-defined]
     assert newest is not None
     return instant(newest)
 
@@ -67,10 +72,10 @@ def home(small_home: Home, tmp_path: Path) -> Iterator[Home]:
 
 def over(scorer: Scorer, path: Path, ids: Sequence[str], states: States) -> Scorer:
     """The same models over a store with just these rows."""
-    store = SqliteStateStore(path, scorer.catalogue)
+    store = SqliteStateStore(path)
     store.create()
     store.write(ids, states)
-    return replace(scorer, store=store)
+    return Scorer(scorer.bundles, store, scorer.stale_after_s)
 
 
 def scored(
@@ -185,18 +190,18 @@ def test_reasons_come_only_when_asked_for_and_only_to_known_people(
 
 def test_a_store_of_garbage_means_priors(home: Home, known: tuple[list[str], States], now: datetime) -> None:
     home.online.write_bytes(b"this is no database " * 1000)
-    check_priors(Scorer.load(home, STALE_AFTER), known[0][:20], now)
+    check_priors(shelf_of(home).scorer, known[0][:20], now)
 
 
 def test_no_store_at_all_means_priors(home: Home, known: tuple[list[str], States], now: datetime) -> None:
     home.online.unlink()
-    check_priors(Scorer.load(home, STALE_AFTER), known[0][:20], now)
+    check_priors(shelf_of(home).scorer, known[0][:20], now)
 
 
 def test_a_locked_store_means_priors_and_then_scores_again(
     home: Home, known: tuple[list[str], States], now: datetime
 ) -> None:
-    scorer = Scorer.load(home, STALE_AFTER)
+    scorer = shelf_of(home).scorer
     with closing(sqlite3.connect(home.online, isolation_level=None)) as holder:
         holder.execute("PRAGMA journal_mode = DELETE")
         holder.execute("BEGIN EXCLUSIVE")
@@ -216,23 +221,11 @@ def check_priors(scorer: Scorer, ids: list[str], now: datetime) -> None:
         assert set(table[f"{model}_probability"].to_pylist()) == {prior}
 
 
-def test_a_store_that_goes_and_comes_back_is_logged_once_each(
-    home: Home, known: tuple[list[str], States], now: datetime, caplog: pytest.LogCaptureFixture
-) -> None:
-    scorer = Scorer.load(home, STALE_AFTER)
-    store, gone = scorer.store, SqliteStateStore(home.var / "nothing.db", scorer.catalogue)
-    with caplog.at_level(logging.INFO, "inbox.scorer"):
-        for held in (store, gone, gone, gone, store, store, gone):
-            scorer.store = held
-            scored(scorer, known[0][:1], now)
-    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO", "WARNING"]
-    assert known[0][0] not in caplog.text
-
-
 def test_a_missing_bundle_leaves_its_model_out(home: Home, known: tuple[list[str], States], now: datetime) -> None:
     shutil.rmtree(home.bundles / "lead_score")
-    scorer = Scorer.load(home, STALE_AFTER)
-    assert scorer.problems == ["lead_score: not promoted yet"]
+    shelf = shelf_of(home)
+    scorer = shelf.scorer
+    assert shelf.problems == ["lead_score: not promoted yet"]
     assert set(scorer.versions) == {"churn", "send_time"}
     names = scored(scorer, known[0][:3], now).column_names
     assert not any(name.startswith("lead_score") for name in names)
@@ -245,22 +238,22 @@ def test_a_corrupt_bundle_is_left_out_and_named(
 ) -> None:
     file = next(home.bundles.glob(f"churn/*/{damage}"))
     file.write_bytes(file.read_bytes()[:-1] + b"X")
-    scorer = Scorer.load(home, STALE_AFTER, ["churn", "lead_score"])
-    assert [problem.split(":")[0] for problem in scorer.problems] == ["churn"]
-    assert "refused" in scorer.problems[0] and "Promote again" in scorer.problems[0]
-    names = scored(scorer, known[0][:3], now).column_names
+    shelf = shelf_of(home, ["churn", "lead_score"])
+    assert [problem.split(":")[0] for problem in shelf.problems] == ["churn"]
+    assert "refused" in shelf.problems[0] and "Promote again" in shelf.problems[0]
+    names = scored(shelf.scorer, known[0][:3], now).column_names
     assert "lead_score_score" in names and "churn_probability" not in names
 
 
 @pytest.mark.parametrize("pointer", [b"{", b'{"version": "../../elsewhere"}', b'{"version": "99"}'])
 def test_a_pointer_that_leads_nowhere_is_left_out_and_named(home: Home, pointer: bytes) -> None:
     (home.bundles / "churn" / "current.json").write_bytes(pointer)
-    scorer = Scorer.load(home, STALE_AFTER, ["churn"])
-    assert scorer.bundles == {}
-    assert [problem.split(":")[0] for problem in scorer.problems] == ["churn"]
+    shelf = shelf_of(home, ["churn"])
+    assert shelf.bundles == {}
+    assert [problem.split(":")[0] for problem in shelf.problems] == ["churn"]
 
 
 def test_without_any_bundle_everybody_still_has_a_status(home: Home, now: datetime) -> None:
     shutil.rmtree(home.bundles)
-    table = scored(Scorer.load(home, STALE_AFTER), ["s00001", STRANGER], now)
-    assert table.column_names == ["subscriber_id", "status", "feature_age_s", "last_engagement_at", "scored_at"]
+    table = scored(shelf_of(home).scorer, ["s00001", STRANGER], now)
+    assert table.column_names == ["subscriber_id", "status", "prior", "feature_age_s", "last_engagement_at", "scored_at"]
