@@ -210,20 +210,23 @@ class SqliteStateStore:
 
     @contextmanager
     def _reading(self, timeout_s: float | None = None) -> Iterator[sqlite3.Connection]:
-        self._local.until = monotonic() + (self.timeout_s if timeout_s is None else timeout_s)
+        allowed_s = self.timeout_s if timeout_s is None else timeout_s
+        self._local.until = monotonic() + allowed_s
         try:
             if "connection" not in self._local.__dict__:
-                self._local.connection = self._connected()
+                self._local.connection = self._connected(allowed_s)
+            # SQLite waits for locks by its own clock, which the progress handler does not see.
+            self._local.connection.execute(f"PRAGMA busy_timeout = {int(allowed_s * 1000)}")
             yield self._local.connection
         except sqlite3.Error as error:
             # A connection that failed once is not trusted again: the file may have been replaced under it.
             self.close()
             raise StoreUnavailable(str(error)) from error
 
-    def _connected(self) -> sqlite3.Connection:
+    def _connected(self, timeout_s: float) -> sqlite3.Connection:
         # as_uri() quotes what a URI cannot hold; mode=ro never creates a file.
         where = f"{self.path.resolve().as_uri()}?mode=ro"
-        connection = sqlite3.connect(where, uri=True, timeout=self.timeout_s)
+        connection = sqlite3.connect(where, uri=True, timeout=timeout_s)
         connection.execute(f"PRAGMA cache_size = -{READ_CACHE_KIB}")
         local = self._local
         connection.set_progress_handler(lambda: monotonic() > local.until, STEPS_BETWEEN_LOOKS)

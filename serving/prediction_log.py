@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from features.contract import MODELS, UTC_MICROSECONDS
 from serving.answers import Scores, to_arrow
+from serving.schemas import Context
 
 log = logging.getLogger("inbox.predictions")
 
@@ -32,10 +33,17 @@ LOG_SCHEMA = pa.schema(
     [
         pa.field("request_id", pa.string(), nullable=False),
         pa.field("campaign_id", pa.string()),
+        pa.field("default_send_at", UTC_MICROSECONDS),
+        pa.field("window_hours", pa.int32(), nullable=False),
+        pa.field("quiet_from", pa.int32()),
+        pa.field("quiet_to", pa.int32()),
         pa.field("subscriber_id", pa.string(), nullable=False),
         pa.field("scored_at", UTC_MICROSECONDS, nullable=False),
         pa.field("status", pa.string(), nullable=False),
+        pa.field("prior", pa.string()),
         pa.field("feature_age_s", pa.float64()),
+        pa.field("state_as_of", UTC_MICROSECONDS),
+        pa.field("state_checksum", pa.uint64()),
         pa.field("model", pa.string(), nullable=False),
         pa.field("model_version", pa.string(), nullable=False),
         pa.field("probability", pa.float64(), nullable=False),
@@ -45,9 +53,15 @@ LOG_SCHEMA = pa.schema(
         pa.field("propensity", pa.float64()),
     ]
 )
-"""``send_at`` to ``propensity`` are null but for send_time; ``feature_age_s`` is null where no features were used."""
+"""``send_at`` to ``propensity`` are null but for send_time; ``feature_age_s`` and ``state_as_of`` where no features were used.
 
-_SHARED = ("subscriber_id", "status", "feature_age_s")
+The features themselves are not written but can be had again: fold the subscriber's events up to ``state_as_of``, compare
+``state_checksum`` (``features.packing.checksums_of``), derive at ``scored_at``. With the version of the model and the
+context, that gives the score to the bit.
+"""
+
+_SHARED = ("subscriber_id", "status", "prior", "feature_age_s", "state_as_of", "state_checksum")
+NO_CONTEXT, NO_HOURS = Context(), (None, None)
 PART_ROWS = 1_000
 """Converted at a time: about three milliseconds for answers of one subscriber each."""
 
@@ -57,7 +71,7 @@ class Served:
     """One answered request."""
 
     request_id: str
-    campaign_id: str | None
+    context: Context | None
     scored_at: datetime
     versions: Mapping[str, str]
     scores: Scores
@@ -66,10 +80,19 @@ class Served:
     def rows(self) -> int:
         return len(self.scores) * len(self.scores.models)
 
+    @property
+    def asked(self) -> Context:
+        """What was said of the message; the defaults where nothing was."""
+        return self.context or NO_CONTEXT
+
 
 _OF_REQUEST: dict[str, Callable[[Served, str], object]] = {
     "request_id": lambda served, model: served.request_id,
-    "campaign_id": lambda served, model: served.campaign_id,
+    "campaign_id": lambda served, model: served.asked.campaign_id,
+    "default_send_at": lambda served, model: served.asked.default_send_at,
+    "window_hours": lambda served, model: served.asked.window_hours,
+    "quiet_from": lambda served, model: (served.asked.quiet_hours or NO_HOURS)[0],
+    "quiet_to": lambda served, model: (served.asked.quiet_hours or NO_HOURS)[1],
     "scored_at": lambda served, model: served.scored_at,
     "model": lambda served, model: model,
     "model_version": lambda served, model: served.versions[model],

@@ -21,8 +21,9 @@ from _bentoml_sdk import Service
 from _bentoml_sdk.service.openapi import generate_spec
 from bentoml._internal.server.http.traffic import TimeoutMiddleware
 
-from features.online import SqliteStateStore
+from features.stores import open_store
 from serving.app import Engine, create_app
+from serving.breaker import Breaker
 from serving.guard import Guard
 from serving.keys import KeyRing
 from serving.prediction_log import PredictionLog
@@ -34,6 +35,17 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 T = TypeVar("T")
+
+ENVIRONMENT = {
+    "BENTOML_DO_NOT_TRACK": "True",
+    # Matrices here are small: BLAS threads cost a thousand subscribers 7 ms and gain nothing.
+    "OPENBLAS_NUM_THREADS": "1",
+    # Memory of a few megabytes, needed for every request, is kept: to give it back and get it again costs more than to use it.
+    "MALLOC_TRIM_THRESHOLD_": "268435456",
+    "MALLOC_MMAP_THRESHOLD_": "268435456",
+    "MALLOC_TOP_PAD_": "16777216",
+}
+"""Of every worker process."""
 
 app = create_app()
 
@@ -72,7 +84,7 @@ class GuardedService(Service[T]):
     logging={"access": {"enabled": False}},
     metrics={"enabled": False},
     tracing={"excluded_urls": ["/v1/scores"]},
-    envs=[{"name": "BENTOML_DO_NOT_TRACK", "value": "True"}],
+    envs=[{"name": name, "value": value} for name, value in ENVIRONMENT.items()],
 )
 @bentoml.asgi_app(app, path="/")
 class Scoring:
@@ -82,13 +94,14 @@ class Scoring:
         _set_up_logging()
         settings = app.state.settings
         # Made once: scorers come and go with the bundles, all over the same store.
-        store = SqliteStateStore(settings.stores.online, timeout_s=0.025)
+        budget_s = settings.store_budget_ms / 1000
+        self.breaker = breaker = Breaker(open_store(settings.stores, budget_s), budget_s)
         stale_after_s = settings.stale_after / timedelta(seconds=1)
-        shelf = Shelf(settings.stores, lambda bundles: Scorer(bundles, store, stale_after_s))
+        shelf = Shelf(settings.stores, lambda bundles: Scorer(bundles, breaker, stale_after_s))
         predictions = PredictionLog(settings.stores.predictions)
         self.engine = Engine(shelf.scorer, settings.clock(), settings.max_ids, predictions, app.state.meters)
         app.state.engine = self.engine
-        _watch(predictions, shelf)
+        _watch(predictions, shelf, breaker)
         # What is loaded stays long: garbage collection need not walk through it again and again. A bundle that is
         # swapped out is in no cycle, so it goes all the same.
         gc.collect()
@@ -104,9 +117,10 @@ class Scoring:
         """Write down what was answered and not written yet."""
         self.swapper.close()
         self.engine.close()
+        self.breaker.close()
 
 
-def _watch(predictions: PredictionLog, shelf: Shelf) -> None:
+def _watch(predictions: PredictionLog, shelf: Shelf, breaker: Breaker) -> None:
     meters = app.state.meters
     meters.watch_count("inbox_predictions_written", "Rows logged.", lambda: predictions.written_rows)
     meters.watch_count("inbox_predictions_dropped", "Rows not logged: queue full.", lambda: predictions.dropped_rows)
@@ -116,6 +130,11 @@ def _watch(predictions: PredictionLog, shelf: Shelf) -> None:
     meters.watch_count("inbox_bundle_refusals", "Published bundles that were refused.", lambda: shelf.refusals)
     meters.watch_level("inbox_bundles_in_service", "Models that answer.", lambda: len(shelf.bundles))
     meters.watch_level("inbox_bundles_refused", "Models whose newest bundle is refused.", lambda: len(shelf.refused))
+    meters.watch_count("inbox_store_breaker_opened", "Times the online store was given up.", lambda: breaker.opened)
+    meters.watch_level("inbox_store_breaker_open", "1 while it is given up.", lambda: float(breaker.is_open))
+    meters.watch_count(
+        "inbox_store_damaged_rows", "Stored rows that were not what was written.", lambda: breaker.store.damaged_rows
+    )
 
 
 def _set_up_logging() -> None:

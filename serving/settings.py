@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic
 
-from pydantic import AwareDatetime, Field, ValidationError
+from pydantic import AwareDatetime, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from features.errors import UnusableOption
@@ -38,7 +38,21 @@ class ServingSettings(BaseSettings):
     answer_deadline_s: float = Field(default=10.0, gt=0, description="Ends what hangs; an answer takes milliseconds.")
     max_ids: int = Field(default=MAX_IDS, ge=1, le=MAX_IDS)
     max_in_flight: int = Field(
-        default=64, ge=1, description="Accepted requests at once; further ones are shed with 429."
+        default=256,
+        ge=1,
+        description="Accepted requests at once, a quarter of them bulk; further ones are shed with 429.",
+    )
+    bulk_wait_s: float = Field(
+        default=1.0, gt=0, description="Bulk requests are shed while more work than this waits before them."
+    )
+    store_url: SecretStr | None = Field(
+        default=None,
+        description="Redis or Valkey that keeps the online store, redis://, rediss:// or unix://; without it, SQLite.",
+    )
+    store_budget_ms: float = Field(
+        default=25.0,
+        gt=0,
+        description="What a read of the online store may cost; one that takes longer counts as down.",
     )
     stale_after_hours: float = Field(default=36.0, gt=0, description="Features older than this are labelled stale.")
     now: AwareDatetime | None = Field(
@@ -48,7 +62,7 @@ class ServingSettings(BaseSettings):
 
     @property
     def stores(self) -> Home:
-        return Home(self.home)
+        return Home(self.home, None if self.store_url is None else self.store_url.get_secret_value())
 
     @property
     def keys(self) -> Path:

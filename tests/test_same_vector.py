@@ -14,13 +14,15 @@ import pytest
 
 from features.clock import instant, microseconds
 from features.contract import MODELS
-from features.derive import derive
+from features.derive import derive, feature_names
 from features.fold import Folder, Spine
 from features.home import Home
 from features.log import EventLog
 from features.online import SqliteStateStore
+from features.packing import checksums_of
 from models.bundle import Bundle, bundle_key, current, load
 from pipelines.train import SPECS, Prepared, prepare, read_dataset, write_history
+from serving.prediction_log import Served, to_rows
 from serving.schemas import ScoreRequest
 from serving.scorer import Scorer
 from training.dataset import Dataset, labelled_rows
@@ -119,6 +121,31 @@ def test_the_service_at_that_moment_gives_the_trained_rows_own_score(
     personal = np.array(answer.listed("status")) == "ok"
     assert personal.any()
     assert np.asarray(answer.columns[f"{model}_probability"])[personal].tobytes() == trained[personal].tobytes()
+
+
+def test_a_logged_score_can_be_worked_out_again_from_the_events(
+    datasets: dict[str, Dataset], prepared: Prepared, home: Home, tmp_path: Path
+) -> None:
+    """The prediction log's reference: fold up to where it says, compare the checksum, derive when it was scored."""
+    data, bundle = datasets["churn"], the_bundle(home, "churn")
+    at, rows = crowded(data)
+    store = store_as_of(prepared, prepared.folder, at, tmp_path / "online.db")
+    request = ScoreRequest(subscriber_ids=tuple(ids_of(data, rows[:50])), models=("churn",))
+    scored_at = instant(at + 5 * 3600e6)
+    scores = Scorer({"churn": bundle}, store, STALE_AFTER_S).score(request, scored_at)
+    [logged] = to_rows([Served("r", None, scored_at, {"churn": bundle.version}, scores)])
+    # Whoever objected to profiling was not looked at.
+    logged = logged.filter(pc.is_valid(logged["state_as_of"]))
+    assert logged.num_rows > 30
+    stamps = logged["state_as_of"].cast(pa.int64()).to_numpy().astype(np.float64)
+    again = prepared.folder.fold(Spine(logged["subscriber_id"].combine_chunks(), stamps))
+    assert bundle.catalogue == prepared.catalogue
+    assert checksums_of(again).tolist() == logged["state_checksum"].to_pylist()
+    matrix = derive(again, float(microseconds(scored_at)), bundle.catalogue).matrix
+    chosen = [feature_names(bundle.catalogue).index(name) for name in bundle.features]
+    assert bundle.booster is not None
+    worked_out = bundle.calibration(bundle.booster.raw(np.ascontiguousarray(matrix[:, chosen])))
+    assert worked_out.tolist() == logged["probability"].to_pylist()
 
 
 def the_bundle(home: Home, model: str) -> Bundle:

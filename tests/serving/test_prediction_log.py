@@ -11,15 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from features.clock import instant
 from serving.prediction_log import LOG_SCHEMA, PredictionLog, Served, to_rows
-from serving.schemas import ScoreRequest
+from serving.schemas import Context, ScoreRequest
 from tests.serving.stand_in import SCORED_AT, SEND_AT, FixedScorer
 
 
 def served(*subscriber_ids: str, request_id: str = "r1", scored_at: datetime = SCORED_AT, **asked: Any) -> Served:
     scorer = FixedScorer()
     request = ScoreRequest(subscriber_ids=subscriber_ids or ("s1",), **asked)
-    return Served(request_id, "c12", scored_at, scorer.versions, scorer.score(request, scored_at))
+    return Served(request_id, request.context, scored_at, scorer.versions, scorer.score(request, scored_at))
 
 
 def written(directory: Path) -> pa.Table:
@@ -28,7 +29,8 @@ def written(directory: Path) -> pa.Table:
 
 def test_every_score_is_a_row_with_its_model_arm_and_propensity(tmp_path: Path) -> None:
     log = PredictionLog(tmp_path)
-    assert log.offer(served("s1", "new2"))
+    context = Context(campaign_id="c12", default_send_at=SEND_AT, window_hours=12, quiet_hours=(22, 7))
+    assert log.offer(served("s1", "new2", context=context))
     log.close()
     table = written(tmp_path)
     assert table.schema.equals(LOG_SCHEMA)
@@ -41,10 +43,17 @@ def test_every_score_is_a_row_with_its_model_arm_and_propensity(tmp_path: Path) 
     assert rows[4] == {
         "request_id": "r1",
         "campaign_id": "c12",
+        "default_send_at": SEND_AT,
+        "window_hours": 12,
+        "quiet_from": 22,
+        "quiet_to": 7,
         "subscriber_id": "s1",
         "scored_at": SCORED_AT,
         "status": "ok",
+        "prior": None,
         "feature_age_s": 412.7,
+        "state_as_of": instant(1.7e15),
+        "state_checksum": 2**64 - 1,
         "model": "send_time",
         "model_version": "9",
         "probability": 0.041,
