@@ -9,12 +9,12 @@ orjson writes the answer once.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol
 
 from fastapi import APIRouter, FastAPI, Request, Response, Security
@@ -23,6 +23,7 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
 from features.errors import MalformedRequest, RequestError
+from serving.admission import MAX_DEADLINE_MS, PLACE, Place, class_of, read_deadline
 from serving.answers import ARROW_MEDIA_TYPE, JSON_MEDIA_TYPE, Scores, render_arrow, render_json
 from serving.guard import ONE_SCORE, REQUEST_ID, SCORES
 from serving.meters import Meters
@@ -30,8 +31,6 @@ from serving.prediction_log import PredictionLog, Served
 from serving.problems import MEDIA_TYPE, STATUS, problem
 from serving.schemas import Problem, ScoreRequest, ScoreResponse, parse, parse_query
 
-FEW_IDS = 16
-"""Up to so many are scored on the event loop."""
 METRICS_MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -42,10 +41,13 @@ class ScorerLike(Protocol):
     def versions(self) -> Mapping[str, str]:
         """The version in service of each model."""
 
-    def score(self, request: ScoreRequest, scored_at: datetime) -> Scores:
-        """Score every asked subscriber, in milliseconds, waiting for nothing without a deadline. Two threads may call
-        it at once.
+    def score(self, request: ScoreRequest, scored_at: datetime, budget_s: float | None = None) -> Scores:
+        """Score every asked subscriber, in milliseconds, waiting for nothing without a deadline, nor longer than
+        ``budget_s``. Two threads may call it at once.
         """
+
+    def priors(self, request: ScoreRequest, scored_at: datetime) -> Scores:
+        """Everybody's prior for everybody: no store, no trees."""
 
 
 @dataclass
@@ -55,7 +57,7 @@ class Engine:
     A few subscribers are scored at once, on the event loop: handing them to a thread costs more than it gives. Many go
     through one thread, so that while the trees and the store work (both let go of the interpreter), short requests pass
     them by. In one run with a stand-in scorer, one caller of thousands beside four of one, the four waited 13 ms in the
-    median; with everything on the loop 69, with everything in the thread 51.
+    median; with everything on the loop 69, with everything in the thread 51. ``admission`` says who may wait there.
     """
 
     scorer: ScorerLike
@@ -66,25 +68,32 @@ class Engine:
     bulk: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="bulk"))
 
     async def answer(self, asked: ScoreRequest, request: Request) -> Response:
-        """Score, render, write down, count."""
-        request_id, accept = request.scope[REQUEST_ID], request.headers.get("accept", "")
-        if len(asked.subscriber_ids) <= FEW_IDS:
-            served, response = self._answered(asked, request_id, accept)
-        else:
-            loop = asyncio.get_running_loop()
-            served, response = await loop.run_in_executor(self.bulk, self._answered, asked, request_id, accept)
+        """Admit, score in time, render, write down, count."""
+        place: Place = request.scope[PLACE]
+        deadline_s = read_deadline(request.scope["headers"])
+        place.become(class_of(len(asked.subscriber_ids), asked.explain))
+        answered = partial(self._answered, asked, request.scope[REQUEST_ID], request.headers.get("accept", ""))
+        served, response = await place.answer(
+            lambda budget_s: answered(lambda scorer, scored_at: scorer.score(asked, scored_at, budget_s)),
+            lambda: answered(lambda scorer, scored_at: scorer.priors(asked, scored_at)),
+            len(asked.subscriber_ids),
+            asked.explain,
+            deadline_s,
+            self.bulk,
+        )
         self.predictions.offer(served)
         self.meters.scores.update(Counter(served.scores.listed("status")))
         self.meters.store_errors += served.scores.store_failed
         return response
 
-    def _answered(self, asked: ScoreRequest, request_id: str, accept: str) -> tuple[Served, Response]:
+    def _answered(
+        self, asked: ScoreRequest, request_id: str, accept: str, score: Callable[[ScorerLike, datetime], Scores]
+    ) -> tuple[Served, Response]:
         # One reference for the whole answer: another scorer may be put in service meanwhile.
         scorer, scored_at = self.scorer, self.clock()
         versions = scorer.versions
-        scores = scorer.score(asked, scored_at)
-        campaign_id = asked.context.campaign_id if asked.context else None
-        served = Served(request_id, campaign_id, scored_at, versions, scores)
+        scores = score(scorer, scored_at)
+        served = Served(request_id, asked.context, scored_at, versions, scores)
         if ARROW_MEDIA_TYPE in accept:
             return served, _reply(render_arrow(scores, request_id, scored_at, versions), ARROW_MEDIA_TYPE)
         return served, _reply(render_json(scores, request_id, scored_at, versions, asked.explain), JSON_MEDIA_TYPE)
@@ -189,9 +198,21 @@ def _answers() -> dict[int | str, dict[str, Any]]:
     return answers
 
 
+_DEADLINE: dict[str, Any] = {
+    "name": "X-Deadline-Ms",
+    "in": "header",
+    "schema": {"type": "integer", "minimum": 1, "maximum": MAX_DEADLINE_MS},
+    "description": "How long the caller will wait, from when the request arrives. What cannot be scored in time is "
+    'answered in time with status "prior".',
+}
+
+
 def _body() -> dict[str, Any]:
     schema = _inlined(ScoreRequest.model_json_schema())
-    return {"requestBody": {"required": True, "content": {JSON_MEDIA_TYPE: {"schema": schema}}}}
+    return {
+        "requestBody": {"required": True, "content": {JSON_MEDIA_TYPE: {"schema": schema}}},
+        "parameters": [_DEADLINE],
+    }
 
 
 def _parameters() -> dict[str, Any]:
@@ -208,7 +229,7 @@ def _parameters() -> dict[str, Any]:
         {"name": name, "in": "query", "schema": schema, "style": "form", "explode": name == "content"}
         for name, schema in (body | context).items()
     ]
-    return {"parameters": [subscriber, *query]}
+    return {"parameters": [subscriber, *query, _DEADLINE]}
 
 
 def _inlined(schema: dict[str, Any]) -> dict[str, Any]:

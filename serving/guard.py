@@ -5,6 +5,9 @@ and for everything that goes wrong further in, a problem. The promise: it never 
 and nothing that was sent appears in an error or a log line; paths are named by route, because they may hold a
 subscriber's id.
 
+Load is shed here, before anything is parsed, as far as a request's class can be seen from its size; ``admission`` says
+how and why.
+
 It wraps the whole ASGI application, Bento's middleware included. Whatever further in answers with an error status in a
 form of its own (Bento's plain texts, a 404) leaves as a problem too.
 """
@@ -30,9 +33,10 @@ from features.errors import (
     SlowBody,
     UnknownKey,
 )
+from serving.admission import PLACE, SMALL_BODY, Admission, Class, Place
 from serving.keys import KeyRing
 from serving.meters import Meters
-from serving.problems import GATEWAY_TIMEOUT, INTERNAL_ERROR, MEDIA_TYPE, Reply, bare_problem, problem
+from serving.problems import GATEWAY_TIMEOUT, INTERNAL_ERROR, MEDIA_TYPE, STATUS, Reply, bare_problem, problem
 from serving.settings import ServingSettings
 
 log = logging.getLogger("inbox.guard")
@@ -47,7 +51,6 @@ PROBES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 DOCS = frozenset({"/", "/docs.json"})
 STATIC = "/static_content/"
 
-RETRY_AFTER_S = 1
 CLIENT_GONE = 499
 """Counted, never sent: the caller hung up before its body was whole."""
 
@@ -83,7 +86,9 @@ class Guard:
     def __init__(self, app: ASGIApp, settings: ServingSettings, keys: KeyRing, meters: Meters) -> None:
         self.app, self.settings, self.keys, self.meters = app, settings, keys, meters
         self.open_routes = PROBES | ({*DOCS, STATIC} if settings.docs_open else set())
-        self.in_flight = 0
+        self.admission = Admission(settings.max_in_flight, settings.bulk_wait_s, meters)
+        self.arriving_bytes = 0
+        """Of bodies that are not whole yet."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -98,7 +103,7 @@ class Guard:
         request_id = scope[REQUEST_ID] = uuid.uuid4().hex
         answer = _Answer(send, request_id)
         try:
-            await self._pass_on(scope, receive, answer, route)
+            await self._pass_on(scope, receive, answer, route, started)
         except RequestError as error:
             await answer.replace(problem(error, request_id))
         except _ClientGone:
@@ -113,23 +118,23 @@ class Guard:
             await answer.replace(bare_problem(INTERNAL_ERROR, request_id))
         self._record(scope["method"], route, answer.status, perf_counter() - started, request_id)
 
-    async def _pass_on(self, scope: Scope, receive: Receive, answer: _Answer, route: str) -> None:
+    async def _pass_on(self, scope: Scope, receive: Receive, answer: _Answer, route: str, arrived: float) -> None:
         """Let the request in, or raise the reason why not."""
         if route in self.open_routes:
             await self._run(scope, receive, answer)
             return
         headers = dict(scope["headers"])
         self._check_key(headers)
+        size = 0
         if scope["method"] == "POST":
-            self._check_form(headers)
-            receive = _replayed(await self._body(receive), receive)
-        if self.in_flight >= self.settings.max_in_flight:
-            raise Overloaded(RETRY_AFTER_S)
-        self.in_flight += 1
-        try:
+            announced = self._check_form(headers)
+            # Whoever would be turned away afterwards need not be read first.
+            self.admission.check(_looks(announced))
+            body = await self._body(receive)
+            receive, size = _replayed(body, receive), len(body)
+        with Place(self.admission, _looks(size), arrived) as scope[PLACE]:
+            await scope[PLACE].settle()
             await self._run(scope, receive, answer)
-        finally:
-            self.in_flight -= 1
 
     async def _run(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         try:
@@ -145,13 +150,16 @@ class Guard:
         if scheme.lower() != b"bearer" or not self.keys.holds(key.strip()):
             raise UnknownKey
 
-    def _check_form(self, headers: dict[bytes, bytes]) -> None:
+    def _check_form(self, headers: dict[bytes, bytes]) -> int:
+        """How many bytes are announced, 0 where nothing is."""
         media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if media_type != b"application/json" or headers.get(b"content-encoding", b"identity") != b"identity":
             raise NotJson
-        announced = headers.get(b"content-length", b"")
-        if announced.isdigit() and int(announced) > self.settings.body_limit_bytes:
+        length = headers.get(b"content-length", b"")
+        announced = int(length) if length.isdigit() else 0
+        if announced > self.settings.body_limit_bytes:
             raise BodyTooLarge(self.settings.body_limit_bytes)
+        return announced
 
     async def _body(self, receive: Receive) -> bytes:
         try:
@@ -162,20 +170,31 @@ class Guard:
 
     async def _read(self, receive: Receive) -> bytes:
         body, more = bytearray(), True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise _ClientGone
-            body += message.get("body", b"")
-            if len(body) > self.settings.body_limit_bytes:
-                raise BodyTooLarge(self.settings.body_limit_bytes)
-            more = message.get("more_body", False)
+        try:
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise _ClientGone
+                body += message.get("body", b"")
+                self.arriving_bytes += len(message.get("body", b""))
+                self._check_size(len(body))
+                more = message.get("more_body", False)
+        finally:
+            self.arriving_bytes -= len(body)
         return bytes(body)
+
+    def _check_size(self, size: int) -> None:
+        """Of one body, and of all together: large ones may not take more memory on their way than in their places."""
+        if size > self.settings.body_limit_bytes:
+            raise BodyTooLarge(self.settings.body_limit_bytes)
+        if size > SMALL_BODY and self.arriving_bytes > self.admission.bulk_places * self.settings.body_limit_bytes:
+            self.admission.refuse("bulk")
 
     def _record(self, method: str, route: str, status: int, seconds: float, request_id: str) -> None:
         method = method if method in _KNOWN_METHODS else "other"
         self.meters.observe(method, route, status, seconds)
-        if route not in PROBES:
+        # Who is shed is only counted: a line for each would cost as much again, when there is no time for it.
+        if route not in PROBES and status != STATUS[Overloaded.code]:
             access_log.info("%s %s %d %.1f ms (request %s)", method, route, status, seconds * 1000, request_id)
 
 
@@ -207,6 +226,11 @@ class _Answer:
         self._replaced, self.status = True, reply.status
         await self._send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
         await self._send({"type": "http.response.body", "body": reply.body})
+
+
+def _looks(size: int) -> Class:
+    """A request's class, guessed by the size of its body."""
+    return "send" if size <= SMALL_BODY else "bulk"
 
 
 def _is_problem(headers: Iterable[tuple[bytes, bytes]]) -> bool:

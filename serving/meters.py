@@ -34,6 +34,8 @@ class Meters(Collector):
         """By method, route and status."""
         self.scores: Counter[str] = Counter()
         """Subscribers answered, by status."""
+        self.admitted, self.shed, self.degraded = (Counter[str](send=0, bulk=0) for _ in range(3))
+        """Requests by class: let in, turned away, answered with priors because scores would have been late."""
         self.store_errors = 0
         """Requests answered without the online store because it could not be read."""
         self._latencies: dict[str, list[int]] = {}
@@ -64,6 +66,12 @@ class Meters(Collector):
     def collect(self) -> Iterator[Metric]:
         yield _counter("inbox_requests", "Answered requests.", ("method", "route", "status"), self.requests)
         yield _counter("inbox_scores", "Answered subscribers.", ("status",), {(s,): n for s, n in self.scores.items()})
+        for name, meaning, counts in (
+            ("inbox_admitted", "Requests let in.", self.admitted),
+            ("inbox_shed", "Requests turned away with 429.", self.shed),
+            ("inbox_degraded", "Requests answered with priors to keep a deadline.", self.degraded),
+        ):
+            yield _counter(name, meaning, ("class",), {(c,): n for c, n in counts.items()})
         yield CounterMetricFamily("inbox_store_errors", "Requests answered without the store.", self.store_errors)
         yield self._latency()
         for family, name, meaning, probe in self._probes:

@@ -10,9 +10,12 @@ mean of those who care most for the message's content (``prior``, segment), ever
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,6 +43,8 @@ OK, STALE, PARTIAL, PRIOR, NO_CONSENT = range(5)
 ANSWERS = {"churn": churn.answer, "lead_score": lead_score.answer}
 NO_CONTEXT = Context()
 LEAST_PROBABILITY = 1e-9
+ROWS_FOR_THREADS = 128
+"""From so many rows on the models' trees are asked at once, each on a thread of its own: half the time on two cores."""
 
 
 class Reader(Protocol):
@@ -132,6 +137,7 @@ class Scorer:
         self.versions: Mapping[str, str] = {name: bundle.version for name, bundle in bundles.items()}
         self.catalogue = _widest(bundle.catalogue for bundle in bundles.values())
         self._served = {name: _InService(bundle) for name, bundle in bundles.items()}
+        self._threads = ThreadPoolExecutor(min(max(len(bundles), 1), os.cpu_count() or 1), "trees")
 
     def score(self, request: ScoreRequest, scored_at: datetime, budget_s: float | None = None) -> Scores:
         """Score every asked subscriber with every asked model that is in service.
@@ -149,8 +155,7 @@ class Scorer:
         return self._scores(request, self._strangers(request.subscriber_ids, store_failed=False), scored_at)
 
     def _scores(self, request: ScoreRequest, subjects: Subjects, scored_at: datetime) -> Scores:
-        now, context = float(microseconds(scored_at)), request.context or NO_CONTEXT
-        personal = subjects.personal
+        context, personal = request.context or NO_CONTEXT, subjects.personal
         columns: dict[str, Any] = {
             "subscriber_id": list(subjects.ids),
             "status": STATUSES[subjects.status],
@@ -159,25 +164,41 @@ class Scorer:
             "state_as_of": np.where(personal, subjects.anchor, np.nan),
             "state_checksum": checksums_of(subjects.states),
         }
-        seen: dict[Deriver, Features] = {}
-        segment = False
-        for model in request.models:
-            served = self._served.get(model)
-            if served is None:
-                continue
-            if served.deriver not in seen:
-                seen[served.deriver] = served.deriver(subjects.states, now)
-            matrix = served.matrix(seen[served.deriver])
-            prior, of_segment = served.prior(context.content)
-            segment |= of_segment
-            if model == "send_time":
-                answer = _send_time(served, subjects, matrix, prior, context, scored_at)
+        served = [self._served[model] for model in request.models if model in self._served]
+        matrices = _matrices(served, subjects.states, scored_at)
+        priors, of_segment = [], False
+        for one in served:
+            prior, of_content = one.prior(context.content)
+            priors.append(prior)
+            of_segment |= of_content
+        raws = self._raws(served, matrices, personal, priors)
+        for one, matrix, prior, raw in zip(served, matrices, priors, raws, strict=True):
+            if one.bundle.model == "send_time":
+                answer = _send_time(one, subjects, raw, prior, context, scored_at)
             else:
-                answer = _ranked(served, subjects, matrix, prior, request.explain)
-            columns |= {f"{model}_{name}": values for name, values in answer.items()}
-        whose = "segment" if segment else "global"
+                answer = _ranked(one, subjects, raw, prior)
+                if request.explain:
+                    answer["reasons"] = _reasons(one, subjects, matrix)
+            columns |= {f"{one.bundle.model}_{name}": values for name, values in answer.items()}
+        whose = "segment" if of_segment else "global"
         columns["prior"] = [None if own else whose for own in personal.tolist()]
         return Scores(columns, store_failed=subjects.store_failed)
+
+    def _raws(
+        self,
+        served: Sequence[_InService],
+        matrices: Sequence[Array],
+        personal: npt.NDArray[np.bool_],
+        priors: Sequence[Mapping[str, float]],
+    ) -> list[Array]:
+        """Each model's log-odds: one predict per model on one thread each, at once where there are many rows."""
+        calls = [
+            partial(one.raw, matrix, personal, prior["raw"])
+            for one, matrix, prior in zip(served, matrices, priors, strict=True)
+        ]
+        if len(personal) < ROWS_FOR_THREADS:
+            return [call() for call in calls]
+        return list(self._threads.map(lambda call: call(), calls))
 
     def _read(self, ids: Sequence[str], now: float, budget_s: float | None) -> Subjects:
         try:
@@ -203,19 +224,21 @@ class Scorer:
         return Subjects(ids, identity(self.catalogue, len(ids)), status, unknown, unknown, store_failed)
 
 
-def _ranked(
-    served: _InService, subjects: Subjects, matrix: Array, prior: Mapping[str, float], explain: bool
-) -> dict[str, Any]:
-    """Churn and lead score: a probability, its place, and on demand its reasons."""
+def _matrices(served: Sequence[_InService], states: States, scored_at: datetime) -> list[Array]:
+    """What each model reads; derived once for all that share a catalogue."""
+    now = float(microseconds(scored_at))
+    features = {derive: derive(states, now) for derive in dict.fromkeys(one.deriver for one in served)}
+    return [one.matrix(features[one.deriver]) for one in served]
+
+
+def _ranked(served: _InService, subjects: Subjects, raw: Array, prior: Mapping[str, float]) -> dict[str, Any]:
+    """Churn and lead score: a probability and its place."""
     bundle, personal = served.bundle, subjects.personal
-    raw = served.raw(matrix, personal, prior["raw"])
     probability = _finite(np.where(personal, bundle.calibration(raw), prior["probability"]), prior)
     answer: dict[str, Any] = dict(ANSWERS[bundle.model](probability, served.quantiles, personal))
     if bundle.model == "lead_score":
         # Who converted before is outside what the model was asked: scored, but no lead any more.
         answer["converted"] = subjects.states["conversion_count"] > 0
-    if explain:
-        answer["reasons"] = _reasons(served, subjects, matrix)
     return answer
 
 
@@ -233,7 +256,7 @@ def _reasons(served: _InService, subjects: Subjects, matrix: Array) -> list[list
 def _send_time(
     served: _InService,
     subjects: Subjects,
-    matrix: Array,
+    raw: Array,
     prior: Mapping[str, float],
     context: Context,
     scored_at: datetime,
@@ -255,8 +278,7 @@ def _send_time(
         if bundle.booster is None:
             fares = np.exp(hours.pool + hours.person)
             return Curves(fares / 168, hours.person_error, shapes.pool_share, claims_gain=False)
-        level = served.raw(matrix, subjects.personal, prior["raw"])
-        probability = bundle.calibration(level[:, None] + hours.log_odds(timing))
+        probability = bundle.calibration(raw[:, None] + hours.log_odds(timing))
         usable = np.maximum(_finite(probability, prior), LEAST_PROBABILITY)
         return Curves(usable, hours.log_error(timing), shapes.pool_share)
 

@@ -34,8 +34,11 @@ def fixed_columns(request: ScoreRequest) -> dict[str, Any]:
     columns: dict[str, Any] = {
         "subscriber_id": list(request.subscriber_ids),
         "status": np.where(known, "ok", "prior"),
+        "prior": [None if one else "global" for one in known.tolist()],
         "feature_age_s": np.where(known, 412.7, np.nan),
         "last_engagement_at": np.where(known, 1.7e15, np.nan),
+        "state_as_of": np.where(known, 1.7e15, np.nan),
+        "state_checksum": np.full(count, 2**64 - 1, dtype=np.uint64),
     }
     for model in request.models:
         columns |= {f"{model}_{name}": values for name, values in _ANSWERS[model](count).items()}
@@ -76,10 +79,19 @@ class FixedScorer:
     spoil: Callable[[dict[str, Any]], None] = lambda columns: None
     store_failed: bool = False
 
-    def score(self, request: ScoreRequest, scored_at: datetime) -> Scores:
+    budgets: list[float | None] = field(default_factory=list)
+
+    def score(self, request: ScoreRequest, scored_at: datetime, budget_s: float | None = None) -> Scores:
         columns = fixed_columns(request)
+        self.budgets.append(budget_s)
         self.spoil(columns)
         return Scores(columns, store_failed=self.store_failed)
+
+    def priors(self, request: ScoreRequest, scored_at: datetime) -> Scores:
+        columns = fixed_columns(request)
+        count = len(request.subscriber_ids)
+        nothing = dict.fromkeys(("feature_age_s", "last_engagement_at", "state_as_of"), np.full(count, np.nan))
+        return Scores(columns | nothing | {"status": ["prior"] * count, "prior": ["global"] * count})
 
 
 @dataclass

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from serving.admission import FEW_IDS
 from serving.answers import ARROW_MEDIA_TYPE, SCORED_SCHEMA, NonFiniteScore, Scores, UnevenColumns, render_json
-from serving.app import FEW_IDS, Engine
+from serving.app import Engine
 from serving.keys import create_key
 from serving.schemas import ScoreRequest, ScoreResponse
 from serving.service import Scoring
@@ -179,6 +180,9 @@ def test_the_bento_describes_both_endpoints_and_fetches_nothing(bento: httpx.Cli
     assert asked["properties"].keys() == ScoreRequest.model_fields.keys()
     one = description["paths"]["/v1/scores/{subscriber_id}"]["get"]
     assert {parameter["name"] for parameter in one["parameters"]} >= {"subscriber_id", "models", "quiet_hours"}
+    for operation in (one, description["paths"]["/v1/scores"]["post"]):
+        [deadline] = [parameter for parameter in operation["parameters"] if parameter["in"] == "header"]
+        assert (deadline["name"], deadline["schema"]["maximum"]) == ("X-Deadline-Ms", 60_000)
     assert one["responses"].keys() == {"200", "400", "401", "408", "413", "415", "429"}
     assert "http" not in bento.get("/").text.replace("http-equiv", "")
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -117,6 +117,13 @@ def test_a_body_too_large_is_refused_announced_or_not_and_the_connection_lives_o
         assert client.post("/v1/scores", content=exact).status_code == 200
 
 
+def assert_soon(met: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not met() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert met()
+
+
 def raw_request(behind: Front, body: bytes, announced: int) -> bytes:
     head = f"POST /v1/scores HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {behind.key}\r\n"
     return f"{head}Content-Type: application/json\r\nContent-Length: {announced}\r\n\r\n".encode() + body
@@ -146,18 +153,32 @@ def test_half_sent_bodies_take_nobodys_place(tmp_path: Path) -> None:
         for line in lines:
             line.close()
     behind.engine.close()
-    assert behind.guard.in_flight == 0
+    assert behind.guard.admission.in_flight == 0
+
+
+def test_large_bodies_on_their_way_are_bounded_together_and_keep_no_small_one_out(tmp_path: Path) -> None:
+    behind = front(tmp_path, max_in_flight=8, body_limit_bytes=50_000, body_deadline_s=5)
+    large = b'{"subscriber_ids": ["s1"]}'.ljust(45_000)
+    with serving(behind.guard) as url:
+        lines = [connected(url) for _ in range(2)]
+        for line in lines:
+            line.sendall(raw_request(behind, large, 50_000))
+        assert_soon(lambda: behind.guard.arriving_bytes == 90_000)
+        headers = behind.headers | {"content-type": "application/json"}
+        assert is_problem(httpx.post(f"{url}/v1/scores", content=large, headers=headers), 429, "overloaded")
+        assert httpx.post(f"{url}/v1/scores", json=ONE, headers=behind.headers).status_code == 200
+        for line in lines:
+            line.close()
+        assert_soon(lambda: behind.guard.arriving_bytes == 0)
+        assert httpx.post(f"{url}/v1/scores", content=large, headers=headers).status_code == 200
+    behind.engine.close()
 
 
 def test_who_hangs_up_is_counted_and_forgotten(behind: Front, url: str) -> None:
     with connected(url) as line:
         line.sendall(raw_request(behind, b'{"sub', 100))
         time.sleep(0.1)
-    deadline = time.monotonic() + 5
-    gone = ("POST", "/v1/scores", "499")
-    while not behind.guard.meters.requests[gone] and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert behind.guard.meters.requests[gone] == 1
+    assert_soon(lambda: behind.guard.meters.requests["POST", "/v1/scores", "499"] == 1)
 
 
 def test_more_than_allowed_at_once_is_shed_with_a_time_to_return(tmp_path: Path) -> None:
@@ -184,6 +205,35 @@ def test_more_than_allowed_at_once_is_shed_with_a_time_to_return(tmp_path: Path)
     behind.engine.close()
 
 
+async def hello(scope: Scope, receive: Receive, send: Send) -> None:
+    """An application that answers at once."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"hello"})
+
+
+def test_whoever_arrives_in_one_turn_of_the_loop_is_counted_before_anybody_is_served(tmp_path: Path) -> None:
+    behind = front(tmp_path, app=hello, max_in_flight=4)
+    headers = [(b"authorization", behind.headers["authorization"].encode())]
+    answered: list[int] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: Message) -> None:
+        answered.extend([message["status"]] if "status" in message else [])
+
+    async def arrive(count: int) -> None:
+        scope = {"type": "http", "method": "GET", "path": "/v1/scores/s1", "headers": headers}
+        await asyncio.gather(*(behind.guard(dict(scope), receive, send) for _ in range(count)))
+
+    asyncio.run(arrive(10))
+    assert sorted(answered) == [200] * 4 + [429] * 6
+    assert behind.guard.meters.shed == {"send": 6, "bulk": 0}
+    asyncio.run(arrive(4))
+    assert answered[10:] == [200] * 4
+    behind.engine.close()
+
+
 @pytest.mark.parametrize("count", [1, 100])
 def test_a_defect_inside_is_a_problem_at_once_and_says_nothing(
     tmp_path: Path, count: int, caplog: pytest.LogCaptureFixture
@@ -205,7 +255,7 @@ def test_a_defect_inside_is_a_problem_at_once_and_says_nothing(
     assert logged[0].startswith("ValueError at ") and answer.json()["request_id"] in logged[0]
     assert not any(CANARY in record.getMessage() for record in caplog.records if record.name.startswith("inbox"))
     assert not any(record.name.startswith("uvicorn") for record in caplog.records)
-    assert behind.guard.in_flight == 0
+    assert behind.guard.admission.in_flight == 0
     behind.engine.close()
 
 
@@ -229,6 +279,49 @@ def test_log_lines_and_metrics_name_routes_never_ids(behind: Front, url: str, ca
     assert 'inbox_requests_total{method="GET",route="/v1/scores/{subscriber_id}",status="200"} 1.0' in metrics
     assert 'inbox_request_seconds_count{route="/v1/scores/{subscriber_id}"} 3.0' in metrics
     assert 'inbox_scores_total{status="ok"} 1.0' in metrics
+
+
+def test_who_is_shed_is_counted_and_not_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    behind = front(tmp_path, max_in_flight=1)
+    behind.guard.admission.taken["send"] = 1
+    with serving(behind.guard) as url, caplog.at_level(logging.DEBUG, logger="inbox"):
+        assert httpx.get(f"{url}/v1/scores/s1", headers=behind.headers).status_code == 429
+        metrics = httpx.get(f"{url}/metrics").text
+    assert 'inbox_shed_total{class="send"} 1.0' in metrics and 'status="429"} 1.0' in metrics
+    assert not [record for record in caplog.records if record.name == "inbox.access"]
+    behind.engine.close()
+
+
+MALFORMED: dict[str, tuple[bytes, str]] = {
+    "unknown field": (b'{"subscriber_ids": ["s1"], "colour": "CANARY"}', "colour"),
+    "NaN": (b'{"subscriber_ids": ["s1"], "context": {"window_hours": NaN}}', "context.window_hours"),
+    "NaN for an id": (b'{"subscriber_ids": ["CANARY", NaN]}', "subscriber_ids[1]"),
+    "Infinity": (b'{"subscriber_ids": ["s1"], "context": {"quiet_hours": [-Infinity, 7]}}', "context.quiet_hours[0]"),
+    "huge number": (b'{"subscriber_ids": ["s1"], "context": {"window_hours": 1e999}}', "context.window_hours"),
+    "huge integer": (b'{"subscriber_ids": [%s]}' % (b"9" * 2_000), "subscriber_ids[0]"),
+    "integer for a text": (b'{"subscriber_ids": ["s1"], "context": {"campaign_id": 7}}', "context.campaign_id"),
+    "text for a truth": (b'{"subscriber_ids": ["s1"], "explain": "CANARY"}', "explain"),
+    "control character": (b'{"subscriber_ids": ["CANARY\\u0007"]}', "subscriber_ids[0]"),
+    "bare control character": (b'{"subscriber_ids": ["CANARY\x01"]}', "body"),
+    "lone surrogate": (b'{"subscriber_ids": ["CANARY\\udc00"]}', "body"),
+    "encoded surrogate": (b'{"subscriber_ids": ["CANARY\xed\xa0\x80"]}', "body"),
+    "deep": (b"[" * 9_900, "body"),
+    "deep inside": (b'{"subscriber_ids": ["s1"], "context": ' + b'{"CANARY":' * 800, "body"),
+    "byte order mark": (b'\xef\xbb\xbf{"subscriber_ids": ["CANARY"]}', "body"),
+    "UTF-16": ('{"subscriber_ids": ["CANARY"]}'.encode("utf-16"), "body"),
+    "two documents": (b'{"subscriber_ids": ["CANARY"]}{}', "body"),
+    "nothing": (b"", "body"),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_what_is_malformed_is_refused_by_field_and_never_repeated(behind: Front, url: str, name: str) -> None:
+    body, field = MALFORMED[name]
+    headers = behind.headers | {"content-type": "application/json"}
+    answer = httpx.post(f"{url}/v1/scores", content=body, headers=headers)
+    assert is_problem(answer, 400, "malformed_request")
+    assert answer.json()["field"] == field
+    assert "CANARY" not in answer.text and "999" not in answer.text
 
 
 def test_errors_of_others_leave_as_problems_too(behind: Front, url: str) -> None:
@@ -271,7 +364,7 @@ def test_what_hangs_is_ended_at_the_deadline(tmp_path: Path) -> None:
     with serving(behind.guard) as url:
         answer = httpx.post(f"{url}/v1/scores", json=ONE, headers=behind.headers, timeout=2)
     assert is_problem(answer, 504, "gateway_timeout")
-    assert behind.guard.in_flight == 0
+    assert behind.guard.admission.in_flight == 0
     behind.engine.close()
 
 
