@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from features.catalogue import HALF_LIVES_DAYS, HOUR_UNITS, Catalogue, Field, Fold, as_of_name, decayed_name
 from features.contract import ENGAGEMENT_TYPES, EVENT_TYPES
-from features.state import MICROSECONDS_PER_DAY, States
+from features.state import MICROSECONDS_PER_DAY, States, words
 
 Column = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
@@ -130,7 +130,7 @@ class Deriver:
 
     def __call__(self, states: States, as_of: float | Column) -> Features:
         """See ``derive``."""
-        values = _words(states)
+        values = words(states, np.float64)
         now = np.broadcast_to(np.asarray(as_of, dtype=np.float64), states.shape)[:, None]
         sight = _Sight(states, values, now, self._decay(values, now))
         matrix = np.empty((len(states), len(self.names)))
@@ -146,12 +146,6 @@ class Deriver:
 def deriver(catalogue: Catalogue) -> Deriver:
     """The catalogue's deriver."""
     return Deriver(catalogue)
-
-
-def _words(states: States) -> Matrix:
-    """Rows as lines of float64. What is no single value is nonsense there and never looked at."""
-    width = states.dtype.itemsize // 8
-    return np.ascontiguousarray(states).view(np.float64).reshape(len(states), width)
 
 
 def _positions(catalogue: Catalogue, names: Iterable[str]) -> Places:

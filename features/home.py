@@ -1,20 +1,33 @@
 """Where everything lives under one home directory.
 
-What enters: a directory (default: the current one, the repository root). What leaves: paths. The promise: no other
-module joins a path to the home by itself.
+What enters: a directory (default: the current one, the repository root) and, for the online store alone, perhaps a
+server's URL. What leaves: paths. The promise: no other module joins a path to the home by itself.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+STORE_URL = "INBOX_STORE_URL"
+"""The environment variable that ``store_url`` comes from. Only the front doors read it: the verbs' and serving's."""
 
 
 @dataclass(frozen=True)
 class Home:
-    """The embedded stores of one installation, all under ``root``."""
+    """The embedded stores of one installation, all under ``root``.
+
+    Parameters
+    ----------
+    root
+        The installation's directory.
+    store_url
+        Of the Redis or Valkey server that keeps the online store, ``redis://``, ``rediss://`` or ``unix://``; it may
+        hold a password. None: a SQLite file under ``root``. See ``stores.open_store``.
+    """
 
     root: Path
+    store_url: str | None = field(default=None, repr=False)
 
     @property
     def var(self) -> Path:

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.catalogue import LAYOUT, Catalogue
-from features.state import States, identity
+from features.state import States, identity, words
 
 Words = npt.NDArray[np.uint64]
 
@@ -35,7 +35,7 @@ _HEADER_WORDS = HEADER_BYTES // 8
 
 @dataclass(frozen=True)
 class Unpacked:
-    """States in the order of the rows. Who is not ``found`` has the identity row."""
+    """States in the order of the rows, perhaps read-only and not side by side. Who is not ``found`` has the identity."""
 
     states: States
     found: npt.NDArray[np.bool_]
@@ -46,15 +46,15 @@ class Unpacked:
 def pack(states: States) -> list[memoryview]:
     """One row of bytes per state."""
     width = states.dtype.itemsize // 8
-    words = np.empty((len(states), _HEADER_WORDS + width), dtype=np.uint64)
-    words[:, 0] = _kind(width)
-    words[:, 1] = checksums_of(states)
-    words[:, _HEADER_WORDS:] = np.ascontiguousarray(states).view(np.uint64).reshape(len(states), width)
-    whole, size = memoryview(words.tobytes()), words.shape[1] * 8
+    lines = np.empty((len(states), _HEADER_WORDS + width), dtype=np.uint64)
+    lines[:, 0] = _kind(width)
+    lines[:, 1] = checksums_of(states)
+    lines[:, _HEADER_WORDS:] = words(states, np.uint64)
+    whole, size = memoryview(lines.tobytes()), lines.shape[1] * 8
     return [whole[start : start + size] for start in range(0, len(whole), size)]
 
 
-def unpack(rows: Sequence[bytes | None], catalogue: Catalogue) -> Unpacked:
+def unpack(rows: Sequence[bytes | memoryview | None], catalogue: Catalogue) -> Unpacked:
     """States of rows, None for an absent one.
 
     A row written under an older catalogue is filled up with the identity, one written under a newer is cut: both are
@@ -69,51 +69,52 @@ def unpack(rows: Sequence[bytes | None], catalogue: Catalogue) -> Unpacked:
     # By length: rows of each catalogue that is still in the store.
     for length in np.unique(lengths[(lengths > HEADER_BYTES) & (lengths % 8 == 0)]):
         places = np.flatnonzero(lengths == length)
-        words = np.frombuffer(b"".join(row for row in present if len(row) == length), dtype=np.uint64)
-        words = words.reshape(len(places), -1)
-        good = _is_whole(words)
-        states[places[good]] = _resized(words[good], catalogue)
+        lines = np.frombuffer(b"".join(row for row in present if len(row) == length), dtype=np.uint64)
+        lines = lines.reshape(len(places), -1)
+        good = _is_whole(lines)
+        states[places[good]] = _resized(lines[good], catalogue)
         found[places[good]] = True
     return Unpacked(states, found, len(present) - int(found.sum()))
 
 
-def checksums(words: Words) -> Words:
-    """Of each row of words."""
-    return np.asarray(np.einsum("ij,j->i", words, _multipliers(words.shape[1])))
+def checksums(lines: Words) -> Words:
+    """Of each line of words."""
+    return np.asarray(np.einsum("ij,j->i", lines, _multipliers(lines.shape[1])))
 
 
 def checksums_of(states: States) -> Words:
     """Of each state what its stored row says: whoever works a state out again can tell whether it is the same."""
-    words = np.ascontiguousarray(states).view(np.uint64).reshape(len(states), states.dtype.itemsize // 8)
-    return checksums(words)
+    return checksums(words(states, np.uint64))
 
 
 def _believed(joined: bytes, catalogue: Catalogue) -> Unpacked:
     """The usual case: every row is there and of the expected length."""
-    words = np.frombuffer(joined, dtype=np.uint64).reshape(-1, _HEADER_WORDS + catalogue.dtype.itemsize // 8)
-    found = _is_whole(words)
-    states = np.ascontiguousarray(words[:, _HEADER_WORDS:]).view(catalogue.dtype).reshape(len(words))
+    lines = np.frombuffer(joined, dtype=np.uint64).reshape(-1, _HEADER_WORDS + catalogue.dtype.itemsize // 8)
+    found = _is_whole(lines)
+    # Not copied: a megabyte or two got from the system for every read takes longer than all the rest of it.
+    states = lines[:, _HEADER_WORDS:].view(catalogue.dtype)[:, 0]
     if not found.all():
+        states = states.copy()
         states[~found] = catalogue.blank
     return Unpacked(states, found, int((~found).sum()))
 
 
-def _is_whole(words: Words) -> npt.NDArray[np.bool_]:
-    state = words[:, _HEADER_WORDS:]
-    return np.asarray((words[:, 0] == _kind(state.shape[1])) & (words[:, 1] == checksums(state)))
+def _is_whole(lines: Words) -> npt.NDArray[np.bool_]:
+    state = lines[:, _HEADER_WORDS:]
+    return np.asarray((lines[:, 0] == _kind(state.shape[1])) & (lines[:, 1] == checksums(state)))
 
 
 def _kind(width: int) -> np.uint64:
     return np.uint64(width << 32 | LAYOUT)
 
 
-def _resized(words: Words, catalogue: Catalogue) -> States:
+def _resized(lines: Words, catalogue: Catalogue) -> States:
     """Rows of one other length, cut or filled up to the catalogue's."""
     width = catalogue.dtype.itemsize // 8
-    resized = identity(catalogue, len(words)).view(np.uint64).reshape(len(words), width)
-    shared = min(width, words.shape[1] - _HEADER_WORDS)
-    resized[:, :shared] = words[:, _HEADER_WORDS : _HEADER_WORDS + shared]
-    return resized.view(catalogue.dtype).reshape(len(words))
+    resized = identity(catalogue, len(lines)).view(np.uint64).reshape(len(lines), width)
+    shared = min(width, lines.shape[1] - _HEADER_WORDS)
+    resized[:, :shared] = lines[:, _HEADER_WORDS : _HEADER_WORDS + shared]
+    return resized.view(catalogue.dtype).reshape(len(lines))
 
 
 @lru_cache(maxsize=64)

@@ -105,6 +105,18 @@ def anchors(states: States) -> npt.NDArray[np.float64]:
     return np.asarray(np.fmax.reduce([states[as_of_name(view)] for view in VIEWS]), dtype=np.float64)
 
 
+def words(states: States, kind: type[np.float64] | type[np.uint64]) -> npt.NDArray[Any]:
+    """Rows as lines of 8-byte words, shape (rows, words), without a copy however far apart the rows lie.
+
+    Single values are float64 there; what lies where a vector is makes no sense as one.
+    """
+    size = states.dtype.itemsize
+    if states.flags.c_contiguous:
+        return states.view(kind).reshape(len(states), size // 8)
+    lines = np.lib.stride_tricks.as_strided(states, (len(states), 1), (states.strides[0], size), writeable=False)
+    return lines.view(kind).reshape(len(states), size // 8)
+
+
 def events_by_hour(states: States, name: str) -> npt.NDArray[np.float64]:
     """A vector over the local hours of the week in events, shape (rows, 168)."""
     return np.asarray(states[name] / HOUR_UNITS)

@@ -20,7 +20,7 @@ from features.contract import MODELS
 from features.errors import ScoringError
 from features.home import Home
 from features.log import EventLog
-from features.online import SqliteStateStore
+from features.stores import open_store, place
 from models.bundle import bundle_key, current, load
 from models.registry import CHAMPION, Registry
 from pipelines.about import about_home
@@ -114,16 +114,15 @@ def _catalogue(home: Home) -> Iterator[Finding]:
 
 
 def _online(home: Home) -> Iterator[Finding]:
-    if not home.online.exists():
-        yield Finding("online store", Verdict.MISSING, "empty: everybody gets the prior", "inbox materialize")
-        return
-    catalogue = Catalogue.load(home.catalogue)
-    store = SqliteStateStore(home.online, catalogue)
-    newest = store.newest()
+    where, store = place(home), open_store(home)
+    to_be_made = home.store_url is None and not home.online.exists()
+    newest = None if to_be_made else store.newest()
     if newest is None:
-        yield Finding("online store", Verdict.MISSING, "empty: everybody gets the prior", "inbox materialize")
+        yield Finding(
+            "online store", Verdict.MISSING, f"{where} is empty: everybody gets the prior", "inbox materialize"
+        )
         return
-    detail = f"{store.count():,} subscribers as of {instant(newest):%Y-%m-%d %H:%M} UTC"
+    detail = f"{store.count():,} subscribers as of {instant(newest):%Y-%m-%d %H:%M} UTC in {where}"
     if EventLog(home).end() >= instant(newest):
         yield Finding("online store", Verdict.OK, f"{detail}; the log is newer", "inbox materialize")
     else:

@@ -16,7 +16,7 @@ from features.contract import MODELS
 from features.errors import BundleMissing, EmptyLog, StoreUnavailable
 from features.home import Home
 from features.log import EventLog
-from features.online import SqliteStateStore
+from features.stores import open_store
 from pipelines.console import Share
 from serving.schemas import MAX_IDS, ModelName, ScoreRequest
 from serving.scorer import Scorer
@@ -75,7 +75,7 @@ def score_list(
 
 def scorer_of(home: Home, models: Sequence[str] = MODELS) -> Scorer:
     """The promoted models over the home's online store, as the service has them."""
-    store, stale_after = SqliteStateStore(home.online), ServingSettings(home=home.root).stale_after
+    store, stale_after = open_store(home), ServingSettings(home=home.root).stale_after
     shelf = Shelf(home, lambda bundles: Scorer(bundles, store, stale_after / timedelta(seconds=1)), models)
     return shelf.scorer
 

@@ -26,12 +26,13 @@ cannot have scores in time gets priors, from the event loop; if its scores are r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from math import ceil, inf
 from time import perf_counter
 from types import TracebackType
-from typing import Literal, NoReturn, TypeVar
+from typing import Generic, Literal, NoReturn, TypeVar
 
 from features.errors import MalformedRequest, Overloaded
 from serving.meters import Meters
@@ -157,6 +158,17 @@ class Admission:
         raise Overloaded(max(1, ceil(self.waiting_s)) if kind == "bulk" else 1)
 
 
+@dataclass(frozen=True)
+class Ways(Generic[T]):
+    """How one request can be answered. A budget is the seconds it may take, None for as long as it needs."""
+
+    send: Callable[[float | None], Awaitable[T]]
+    """On the event loop, together with others."""
+    bulk: Score[T]
+    """In the bulk thread."""
+    priors: Callable[[], T]
+
+
 class Place:
     """One request's place, until the end of its ``with``."""
 
@@ -197,23 +209,27 @@ class Place:
         self.admission.taken[self.kind] += held - self._held
         self._held = held
 
-    async def answer(
-        self, score: Score[T], priors: Callable[[], T], rows: int, explain: bool, deadline_s: float, thread: Executor
-    ) -> T:
-        """What ``score`` gives, or what ``priors`` gives if that would be later than ``deadline_s`` after arrival."""
+    async def answer(self, ways: Ways[T], rows: int, explain: bool, deadline_s: float, thread: Executor) -> T:
+        """Scores, or priors if scores would be later than ``deadline_s`` after arrival."""
         units = rows if self.kind == "bulk" else 1
         pace, fallback = self.admission.scoring["reasons" if explain else self.kind], self.admission.priors[self.kind]
         # Before the guard saw it, it waited for the turn before, which most likely was as long as this one.
         until = self.arrived - self._turn_s + deadline_s - _CAUTION * fallback.cost(units)
         ready_at = perf_counter() + (_CAUTION * pace.cost(units) if pace.is_fresh else 0.0)
         if self.kind == "send" and ready_at <= until:
-            return _timed(lambda: score(_left(until)), pace, 1)
+            started = perf_counter()
+            sent = await ways.send(_left(until))
+            pace.learn(1, perf_counter() - started)
+            return sent
         if self.kind == "bulk" and ready_at + self.admission.waiting_s <= until:
-            scored = await self._in_turn(score, pace, units, until - SWITCH_S, thread)
+            scored = await self._in_turn(ways.bulk, pace, units, until - SWITCH_S, thread)
             if scored is not None:
                 return scored
         self.admission.meters.degraded[self.kind] += 1
-        return _timed(priors, fallback, units)
+        started = perf_counter()
+        answer = ways.priors()
+        fallback.learn(units, perf_counter() - started)
+        return answer
 
     async def _in_turn(self, score: Score[T], pace: Pace, units: int, until: float, thread: Executor) -> T | None:
         """Score in the thread, after those who came before; None when it was not done in time."""
@@ -235,13 +251,6 @@ class Place:
         await asyncio.wait([job], timeout=_left(until))
         result = job.result() if job.done() else None
         return result[0] if result else None
-
-
-def _timed(work: Callable[[], T], pace: Pace, units: int) -> T:
-    started = perf_counter()
-    result = work()
-    pace.learn(units, perf_counter() - started)
-    return result
 
 
 def _left(until: float) -> float | None:

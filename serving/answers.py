@@ -140,6 +140,12 @@ class Scores:
         """Which models answered."""
         return tuple(model for model in MODELS if f"{model}_probability" in self.columns)
 
+    def part(self, start: int, end: int) -> Scores:
+        """Those from one position up to another."""
+        if (start, end) == (0, len(self)):
+            return self
+        return Scores({name: column[start:end] for name, column in self.columns.items()}, self.store_failed)
+
     def listed(self, column: str) -> list[Any]:
         """A column as plain Python values."""
         values = self.columns[column]

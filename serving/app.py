@@ -23,13 +23,14 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
 from features.errors import MalformedRequest, RequestError
-from serving.admission import MAX_DEADLINE_MS, PLACE, Place, class_of, read_deadline
+from serving.admission import MAX_DEADLINE_MS, PLACE, Place, Ways, class_of, read_deadline
 from serving.answers import ARROW_MEDIA_TYPE, JSON_MEDIA_TYPE, Scores, render_arrow, render_json
 from serving.guard import ONE_SCORE, REQUEST_ID, SCORES
 from serving.meters import Meters
 from serving.prediction_log import PredictionLog, Served
 from serving.problems import MEDIA_TYPE, STATUS, problem
 from serving.schemas import Problem, ScoreRequest, ScoreResponse, parse, parse_query
+from serving.together import Scored, Together
 
 METRICS_MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -67,32 +68,39 @@ class Engine:
     meters: Meters
     bulk: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="bulk"))
 
+    def __post_init__(self) -> None:
+        self._together = Together(self._scored)
+
     async def answer(self, asked: ScoreRequest, request: Request) -> Response:
         """Admit, score in time, render, write down, count."""
         place: Place = request.scope[PLACE]
         deadline_s = read_deadline(request.scope["headers"])
         place.become(class_of(len(asked.subscriber_ids), asked.explain))
-        answered = partial(self._answered, asked, request.scope[REQUEST_ID], request.headers.get("accept", ""))
-        served, response = await place.answer(
-            lambda budget_s: answered(lambda scorer, scored_at: scorer.score(asked, scored_at, budget_s)),
-            lambda: answered(lambda scorer, scored_at: scorer.priors(asked, scored_at)),
-            len(asked.subscriber_ids),
-            asked.explain,
-            deadline_s,
-            self.bulk,
+        rendered = partial(self._rendered, asked, request.scope[REQUEST_ID], request.headers.get("accept", ""))
+
+        async def send(budget_s: float | None) -> tuple[Served, Response]:
+            return rendered(await self._together.score(asked, budget_s))
+
+        ways = Ways(
+            send, lambda budget_s: rendered(self._scored(asked, budget_s)), lambda: rendered(self._priors(asked))
         )
+        served, response = await place.answer(ways, len(asked.subscriber_ids), asked.explain, deadline_s, self.bulk)
         self.predictions.offer(served)
         self.meters.scores.update(Counter(served.scores.listed("status")))
         self.meters.store_errors += served.scores.store_failed
         return response
 
-    def _answered(
-        self, asked: ScoreRequest, request_id: str, accept: str, score: Callable[[ScorerLike, datetime], Scores]
-    ) -> tuple[Served, Response]:
+    def _scored(self, asked: ScoreRequest, budget_s: float | None) -> Scored:
         # One reference for the whole answer: another scorer may be put in service meanwhile.
         scorer, scored_at = self.scorer, self.clock()
-        versions = scorer.versions
-        scores = score(scorer, scored_at)
+        return Scored(scorer.score(asked, scored_at, budget_s), scored_at, scorer.versions)
+
+    def _priors(self, asked: ScoreRequest) -> Scored:
+        scorer, scored_at = self.scorer, self.clock()
+        return Scored(scorer.priors(asked, scored_at), scored_at, scorer.versions)
+
+    def _rendered(self, asked: ScoreRequest, request_id: str, accept: str, scored: Scored) -> tuple[Served, Response]:
+        scores, scored_at, versions = scored.scores, scored.scored_at, scored.versions
         served = Served(request_id, asked.context, scored_at, versions, scores)
         if ARROW_MEDIA_TYPE in accept:
             return served, _reply(render_arrow(scores, request_id, scored_at, versions), ARROW_MEDIA_TYPE)

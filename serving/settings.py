@@ -62,7 +62,7 @@ class ServingSettings(BaseSettings):
 
     @property
     def stores(self) -> Home:
-        return Home(self.home, None if self.store_url is None else self.store_url.get_secret_value())
+        return Home(self.home, (self.store_url or SecretStr("")).get_secret_value() or None)
 
     @property
     def keys(self) -> Path:

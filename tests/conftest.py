@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from features.contract import MODELS
-from features.home import Home
+from features.home import STORE_URL, Home
 from features.log import EventLog
 from pipelines.about import about_files
 from pipelines.console import Narrator
@@ -25,6 +25,8 @@ def pytest_configure() -> None:
     """As `inbox` does: vendors are not told that somebody runs tests."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+    # A developer's own server is no place for tests.
+    os.environ.pop(STORE_URL, None)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +13,8 @@ import typer
 from features.clock import parse_duration
 from features.contract import MODELS
 from features.errors import UnknownModel, UnusableOption
-from features.home import Home
+from features.home import STORE_URL, Home
+from features.resp import Address
 
 HomeOption = Annotated[
     Path, typer.Option("--home", help="Directory of the installation; its stores are under var/ and mlruns/.")
@@ -28,16 +30,19 @@ HERE = Path()
 
 
 def home_at(path: Path) -> Home:
-    """A home whose directory exists.
+    """The home there, with the online store that ``INBOX_STORE_URL`` names, if it does.
 
     Raises
     ------
     UnusableOption
-        When a file is in its place.
+        When a file is in its place, or the URL is none.
     """
     if path.exists() and not path.is_dir():
         raise UnusableOption("--home", f"{path} is a file; give a directory")
-    return Home(path)
+    store_url = os.environ.get(STORE_URL) or None
+    if store_url:
+        Address.parse(store_url)
+    return Home(path, store_url)
 
 
 def chosen_models(models: Sequence[str] | None) -> list[str]:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -27,9 +28,11 @@ from features.catalogue import VIEWS, Attribute, Catalogue, as_of_name
 from features.contract import MODELS, UTC_MICROSECONDS
 from features.errors import FeatureStoreFailed
 from features.home import Home
-from features.state import States, from_bytes, identity
-from features.store import FeatureStore, PackedOnlineStore, known_catalogue
+from features.packing import pack, unpack
+from features.state import States, identity
+from features.store import REPOSITORY, FeatureStore, PackedOnlineStore, known_catalogue
 from features.views import define
+from tests.serving import faults
 
 CATALOGUE = Catalogue(
     content=("shoes",),
@@ -52,7 +55,9 @@ def some_states(count: int, as_of: float | npt.NDArray[np.float64], seed: int = 
     states = identity(CATALOGUE, count)
     for field in CATALOGUE.fields:
         shape = states[field.name].shape
-        if field.dtype == "<i4":
+        if field.dtype == "<u2":
+            states[field.name] = rng.integers(0, 2**16, shape)
+        elif field.missing == -1:
             states[field.name] = rng.integers(-1, 3, shape)
         else:
             odd = rng.choice([np.nan, -0.0, 5e-324 if field.length == 1 else 1e-45, 1e300 % 3e38], shape)
@@ -103,6 +108,20 @@ def home(tmp_path: Path) -> Home:
 @pytest.fixture
 def store(home: Home) -> FeatureStore:
     return FeatureStore(home, CATALOGUE)
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def served(request: pytest.FixtureRequest, store: FeatureStore) -> Iterator[FeatureStore]:
+    """A feature store over each of our online stores."""
+    if request.param == "sqlite":
+        yield store
+    else:
+        # A database of its own: others use the same prefix.
+        url = request.getfixturevalue("valkey").url.removesuffix("/0") + "/9"
+        served = FeatureStore(replace(store.home, store_url=url), CATALOGUE)
+        served.online().drop()
+        yield served
+        assert not store.home.online.exists()
 
 
 def test_what_is_read_back_is_what_was_written_in_the_order_of_the_spine(store: FeatureStore) -> None:
@@ -210,7 +229,7 @@ def test_history_from_before_the_catalogue_grew_stays_readable_for_both(store: F
     before, _ = grown.historical("churn", spine)
     grown.apply()
     after, _ = grown.historical("churn", spine)
-    expected = from_bytes([old.tobytes()], GROWN)
+    expected = unpack(pack(old), GROWN).states
     assert before.tobytes() == after.tobytes() == expected.tobytes()
     grown.write_states(pa.array(["b"]), expected, MONDAY + DAY)
     assert feasts_own_answer(grown, "churn", spine).tobytes() == expected.tobytes()
@@ -296,34 +315,38 @@ def test_a_broken_registry_is_an_error_with_a_name_and_is_left_as_it_is(store: F
     assert store.home.registry.read_bytes() == b"\xff\xff\xff not a registry"
 
 
-def test_materialized_rows_are_read_by_serving_and_by_feast(store: FeatureStore) -> None:
-    store.apply()
+def test_materialized_rows_are_read_by_serving_and_by_feast(served: FeatureStore) -> None:
+    served.apply()
     states = some_states(2, MONDAY)
-    assert store.materialize(pa.array(["a", "b"]), states) == 2
-    assert store.online().read(["b", "a"])[0].tobytes() == states[[1, 0]].tobytes()
+    states["click_count"] = [3, 4]
+    assert served.materialize(pa.array(["a", "b"]), states) == 2
+    assert served.online().read(["b", "a"], CATALOGUE)[0].tobytes() == states[[1, 0]].tobytes()
     asked = ["recency:click_count", "send_time_profile:sent_by_hour", "profile:timezone"]
-    answer = store.feast_store.get_online_features(asked, [{"subscriber_id": "b"}, {"subscriber_id": "z"}]).to_dict()
-    assert answer["sent_by_hour"][0] == pytest.approx(states["sent_by_hour"][1].tolist(), nan_ok=True, abs=0, rel=0)
+    answer = served.feast_store.get_online_features(asked, [{"subscriber_id": "b"}, {"subscriber_id": "z"}]).to_dict()
+    assert answer["sent_by_hour"] == [states["sent_by_hour"][1].tolist(), None]
+    assert answer["click_count"] == [4, None]
     assert answer["timezone"] == [states["timezone"][1], None]
 
 
 def test_feast_materializes_into_packed_rows_what_it_materializes_into_its_own_store(
-    store: FeatureStore, tmp_path: Path
+    served: FeatureStore, tmp_path: Path
 ) -> None:
-    store.apply()
+    served.apply()
     ids = [f"s{i}" for i in range(30)]
     newest = some_states(30, MONDAY + DAY, seed=2)
-    store.write_states(pa.array(ids), some_states(30, MONDAY, seed=1), MONDAY)
-    store.write_states(pa.array(ids), newest, MONDAY + DAY)
-    stock = stock_store(store, tmp_path / "stock")
-    for one in (store.feast_store, stock):
+    served.write_states(pa.array(ids), some_states(30, MONDAY, seed=1), MONDAY)
+    served.write_states(pa.array(ids), newest, MONDAY + DAY)
+    stock = stock_store(served, tmp_path / "stock")
+    for one in (served.feast_store, stock):
         one.materialize(datetime(2023, 1, 1, tzinfo=UTC), datetime(2024, 1, 1, tzinfo=UTC))
-    assert store.online().read(ids)[0].tobytes() == newest.tobytes()
+    assert served.online().read(ids, CATALOGUE)[0].tobytes() == newest.tobytes()
     asked = [{"subscriber_id": one} for one in [*ids, "nobody", "s3"]]
-    answers = [
-        one.get_online_features(one.get_feature_service("churn"), asked).to_dict() for one in (store.feast_store, stock)
-    ]
-    assert repr(answers[0]) == repr(answers[1])
+    for model in MODELS:
+        answers = [
+            one.get_online_features(one.get_feature_service(model), asked).to_dict()
+            for one in (served.feast_store, stock)
+        ]
+        assert repr(answers[0]) == repr(answers[1])
 
 
 def stock_store(store: FeatureStore, directory: Path) -> feast.FeatureStore:
@@ -341,12 +364,12 @@ def feast_row(subscriber_id: str, day: int, **values: Value) -> tuple[EntityKey,
     return key, values, datetime(2024, 1, 1) + timedelta(days=day), None
 
 
-def test_feast_writes_one_view_and_leaves_the_others_and_never_goes_back_in_time(store: FeatureStore) -> None:
-    store.apply()
-    own, packed = store.feast_store, PackedOnlineStore()
+def test_feast_writes_one_view_and_leaves_the_others_and_never_goes_back_in_time(served: FeatureStore) -> None:
+    served.apply()
+    own, packed = served.feast_store, PackedOnlineStore()
     recency = own.get_feature_view("recency")
     states = some_states(1, MONDAY)
-    store.materialize(pa.array(["a"]), states)
+    served.materialize(pa.array(["a"]), states)
 
     def write(*rows: Any) -> None:
         packed.online_write_batch(own.config, recency, list(rows), None)
@@ -357,7 +380,7 @@ def test_feast_writes_one_view_and_leaves_the_others_and_never_goes_back_in_time
         feast_row("b", 1, click_count=Value(double_val=7)),
     )
     write(feast_row("a", 0, click_count=Value(double_val=99)))
-    (a, b), found = store.online().read(["a", "b"])
+    (a, b), found = served.online().read(["a", "b"], CATALOGUE)
     assert found.all()
     assert (a["click_count"], b["click_count"]) == (2, 7)
     assert a["recency_as_of"] == datetime(2024, 1, 3, tzinfo=UTC).timestamp() * 1e6
@@ -377,12 +400,34 @@ def test_a_view_registered_under_another_catalogue_is_refused(store: FeatureStor
         store.feast_store.get_online_features(["profile:profile_score"], [{"subscriber_id": "a"}])
 
 
-def test_feast_tears_down_the_packed_rows(store: FeatureStore) -> None:
-    store.apply()
-    store.materialize(pa.array(["a"]), some_states(1, MONDAY))
-    store.feast_store.teardown()  # type: ignore[no-untyped-call]
-    store.apply()
-    assert store.online().count() == 0
+def test_feast_tears_down_the_packed_rows(served: FeatureStore) -> None:
+    served.apply()
+    served.materialize(pa.array(["a"]), some_states(1, MONDAY))
+    served.feast_store.teardown()  # type: ignore[no-untyped-call]
+    served.apply()
+    assert served.online().count() == 0
+
+
+def test_feasts_own_entrance_takes_the_server_from_the_environment_and_no_file_holds_it(
+    home: Home, valkey: faults.Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = valkey.url.replace("//", "//default:s3cret@").removesuffix("/0") + "/8"
+    served, embedded = FeatureStore(replace(home, store_url=url), CATALOGUE), FeatureStore(home, CATALOGUE)
+    served.apply()
+    for store, clicks in ((served, 3), (embedded, 4)):
+        states = some_states(1, MONDAY)
+        states["click_count"] = clicks
+        store.materialize(pa.array(["a"]), states)
+    assert not [path for path in home.root.rglob("*") if path.is_file() and b"s3cret" in path.read_bytes()]
+    yaml = home.registry.with_name("feature_store.yaml")
+    for setting, clicks in ((url, 3), ("", 4), (None, 4)):
+        if setting is None:
+            monkeypatch.delenv("INBOX_STORE_URL")
+        else:
+            monkeypatch.setenv("INBOX_STORE_URL", setting)
+        own = feast.FeatureStore(repo_path=str(REPOSITORY), fs_yaml_file=yaml)
+        answer = own.get_online_features(["recency:click_count"], [{"subscriber_id": "a"}]).to_dict()
+        assert answer["click_count"] == [clicks]
 
 
 def test_nothing_learnt_yet_is_an_empty_catalogue(tmp_path: Path) -> None:
@@ -394,7 +439,7 @@ def test_feasts_command_line_applies_and_reads_the_repository(tmp_path: Path) ->
     shutil.copytree(Path(__file__).parents[2] / "features", tmp_path / "features")
     CATALOGUE.save(Home(tmp_path).catalogue)
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    environment.pop("INBOX_HOME", None)
+    environment = {name: value for name, value in environment.items() if not name.startswith("INBOX_")}
     command = [str(Path(sys.executable).with_name("feast")), "-c", "features/repo", "apply"]
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=120)
     own = FeatureStore(Home(tmp_path), CATALOGUE).feast_store

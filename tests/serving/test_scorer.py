@@ -256,4 +256,11 @@ def test_a_pointer_that_leads_nowhere_is_left_out_and_named(home: Home, pointer:
 def test_without_any_bundle_everybody_still_has_a_status(home: Home, now: datetime) -> None:
     shutil.rmtree(home.bundles)
     table = scored(shelf_of(home).scorer, ["s00001", STRANGER], now)
-    assert table.column_names == ["subscriber_id", "status", "prior", "feature_age_s", "last_engagement_at", "scored_at"]
+    assert table.column_names == [
+        "subscriber_id",
+        "status",
+        "prior",
+        "feature_age_s",
+        "last_engagement_at",
+        "scored_at",
+    ]

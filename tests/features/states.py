@@ -1,0 +1,25 @@
+"""States to store: random ones, and a catalogue before and after it grew."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from features.catalogue import VIEWS, Attribute, Catalogue, as_of_name
+from features.state import States, identity
+
+CATALOGUE = Catalogue(attributes=(Attribute("age"), Attribute("plan", ("free", "paid"))))
+GROWN = replace(CATALOGUE, attributes=(*CATALOGUE.attributes, Attribute("score"), Attribute("country", ("FR",))))
+
+
+def some_states(count: int, as_of: float, seed: int = 0, catalogue: Catalogue = CATALOGUE) -> States:
+    """Random values, all views anchored at one instant."""
+    rng = np.random.default_rng(seed)
+    states = identity(catalogue, count)
+    for field in catalogue.fields:
+        shape = states[field.name].shape
+        states[field.name] = rng.integers(0, 1000, shape) if field.dtype == "<u2" else rng.random(shape)
+    for view in VIEWS:
+        states[as_of_name(view)] = as_of
+    return states
