@@ -5,9 +5,10 @@ accepted request is answered with a finite score. Nothing in this room fits a mo
 features. It imports ``features`` and ``models``, never ``training`` or ``pipelines``; BentoML is imported only by
 ``service``.
 
-The way of a request: ``guard`` (outermost: key, type, size, time, load) -> Bento's own middleware -> ``app`` ->
-``schemas`` (bytes to a checked request) -> ``scorer`` -> ``answers`` (columns to bytes) -> ``prediction_log``
-(afterwards, aside).
+The way of a request: ``guard`` (outermost: key, type, size, time, places) -> Bento's own middleware -> ``app`` ->
+``schemas`` (bytes to a checked request) -> ``admission`` (now, in turn, shed, or priors because time is short) ->
+``together`` (with whom) -> ``scorer``, which reads through the ``breaker`` -> ``answers`` (columns to bytes) ->
+``prediction_log`` (afterwards, aside). ``swap`` puts another scorer in service when a model is promoted.
 
 Weighed:
 
