@@ -196,10 +196,10 @@ def _scatter(states: States, found: pa.Table) -> None:
         chosen = found.filter(pa.array(types == kind))
         rows = chosen["row"].to_numpy()
         for field, column in _fields_of_type(kind).items():
-            values = chosen[column].cast(pa.float64()).to_numpy()
+            values = chosen[column].cast(pa.float64(), safe=False).to_numpy()
             states[field][rows] = values if column in ("last", "first", "largest") else values * QUANTUM
         if kind in ENGAGEMENT_TYPES:
-            first = chosen["first"].cast(pa.float64()).to_numpy()
+            first = chosen["first"].cast(pa.float64(), safe=False).to_numpy()
             states["first_engagement_at"][rows] = np.fmin(states["first_engagement_at"][rows], first)
 
 
@@ -221,7 +221,7 @@ def _fields_of_type(kind: str) -> dict[str, str]:
 def _scatter_slots(states: States, long: pa.Table) -> None:
     rows, slots = long["row"].to_numpy(), long["slot"].to_numpy()
     for name in long.column_names[2:]:
-        sums = np.nan_to_num(long[name].cast(pa.float64()).to_numpy())
+        sums = np.nan_to_num(long[name].cast(pa.float64(), safe=False).to_numpy())
         hourly = states[name].dtype == np.uint16
         states[name][rows, slots] = np.minimum(sums, HOUR_CEILING) if hourly else sums * QUANTUM
 
@@ -235,7 +235,7 @@ def _scatter_profile(states: States, profiles: pa.Table, catalogue: Catalogue) -
     for i, attribute in enumerate(catalogue.attributes):
         column = profiles[f"attribute_{i}"]
         if attribute.categories is None:
-            states[attribute.field_name][rows] = column.cast(pa.float64()).to_numpy()
+            states[attribute.field_name][rows] = column.cast(pa.float64(), safe=False).to_numpy()
         else:
             states[attribute.field_name][rows] = category_codes(column, attribute.categories)
 

@@ -6,6 +6,9 @@ leaves a log that opens and that the same file completes.
 
 On disk: ``events/*.parquet``, each written once under the hash of its content; ``subscribers.parquet`` and
 ``campaigns.parquet``, replaced in one step; the quarantine, one file per file that held bad rows.
+
+A log larger than memory is worked on in parts: whatever is asked about a subscriber needs nobody else's events, so
+``EventLog.cut`` lays the log out on disk by subscriber, once, and each part is opened by itself.
 """
 
 from __future__ import annotations
@@ -14,8 +17,9 @@ import fcntl
 import glob
 import hashlib
 import os
+import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -45,6 +49,13 @@ from features.intake import (
 ROW_GROUP_ROWS = 122_880
 READING_SHARE = 0.9
 """Of the work of an ingest; the rest is sorting and writing."""
+
+_LAYOUT = "(format parquet, compression lz4)"
+"""Of files that live as long as one run."""
+CUT_BY = f"DuckDB {duckdb.__version__}"
+"""Whose hash it is: another version may put people elsewhere. One that lasts, MD5, takes as long as the cut itself."""
+MOST_THREADS = 8
+"""Of a connection whose memory is bounded: by its own rule of thumb DuckDB needs 125 MB for each."""
 
 QUARANTINE_SCHEMA = pa.schema(
     [
@@ -78,6 +89,42 @@ class IntakeReport:
             f"{self.accepted:,} new events, {self.subscribers:,} subscribers and {self.campaigns:,} campaigns "
             f"taken in; {self.repeated:,} rows repeated, {self.quarantined:,} quarantined"
         )
+
+
+@dataclass(frozen=True)
+class PartSize:
+    """How much of a log makes a part, about. Whichever of the two gives more parts counts."""
+
+    subscribers: int = 20_000
+    events: int = 2_000_000
+
+    def parts(self, con: ibis.BaseBackend) -> int:
+        """How many parts the log behind a connection makes; at least one."""
+        subscribers, events = (_count(con, table) for table in ("subscribers", "events"))
+        return max(1, -(-subscribers // self.subscribers), -(-events // self.events))
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A log laid out on disk by part. Who is in which part depends on the id, the number of parts and ``CUT_BY``."""
+
+    directory: Path
+    memory_limit: str
+
+    @contextmanager
+    def connect(self, part: int) -> Iterator[ibis.BaseBackend]:
+        """A part as ``EventLog.connect`` gives the whole; closed afterwards."""
+        con = _connection(self.directory, self.memory_limit)
+        try:
+            con.raw_sql(f"create view events as {self._rows('events', part)}")
+            con.raw_sql(f"create table subscribers as {self._rows('subscribers', part)}")
+            con.raw_sql(f"create view campaigns as {_scan([self.directory / 'campaigns.parquet'])}")
+            yield con
+        finally:
+            con.disconnect()
+
+    def _rows(self, table: str, part: int) -> str:
+        return f"select row.* from ({_scan([self.directory / f'{table}.parquet'])}) where part = {part}"
 
 
 class EventLog:
@@ -117,11 +164,17 @@ class EventLog:
             progress(1.0)
         return self._report(staged)
 
-    def connect(self) -> ibis.BaseBackend:
+    def connect(self, memory_limit: str | None = None) -> ibis.BaseBackend:
         """An in-memory DuckDB behind Ibis with ``events``, ``subscribers`` and ``campaigns``, all typed.
 
         The three are the log as it is now, whatever is appended later. Whoever has events but no row in
-        ``subscribers.parquet`` is in ``subscribers`` too, created when first heard of and otherwise unknown.
+        ``subscribers.parquet`` is in ``subscribers`` too, created when first heard of and otherwise unknown. Events
+        stay in their files, which are never changed.
+
+        Parameters
+        ----------
+        memory_limit
+            Such as ``2GB``: what does not fit goes to ``var/spill``. Most of the machine's memory unless given.
 
         Raises
         ------
@@ -129,16 +182,40 @@ class EventLog:
             When there is neither an event nor a subscriber.
         """
         self._refuse_empty()
-        con = ibis.duckdb.connect(
-            temp_directory=str(self.home.var / "spill"),
-            autoinstall_known_extensions="false",
-            autoload_known_extensions="false",
-        )
-        con.raw_sql("SET enable_progress_bar = false")
+        con = _connection(self.home.var / "spill", memory_limit)
         with self._reading():
             for statement in self._tables():
                 con.raw_sql(statement)
         return con
+
+    @contextmanager
+    def cut(self, con: ibis.BaseBackend, parts: int, wanted: Collection[int], memory_limit: str) -> Iterator[Cut]:
+        """What is behind a connection of ``connect``, laid out by part under ``var/spill`` and removed afterwards.
+
+        The connection is closed as soon as all is laid out: what it holds in memory is needed no more.
+
+        Weighed: one pass that sorts, against DuckDB's ``PARTITION_BY``. Both stay in their memory and take as long, with 1
+        GB and 5 million events 4.9 and 4.4 s into 3 parts, 3.2 and 3.1 s into 500; but partitioning keeps a file open
+        for each part. Reading the log once per part takes a time that grows with the square of the list.
+
+        Parameters
+        ----------
+        wanted
+            The parts that will be asked for, at least one.
+        memory_limit
+            Of each part's connection.
+        """
+        directory = self.home.var / "spill" / "parts"
+        # Left by a process that was killed.
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        try:
+            with self._reading():
+                _lay_out(con, directory, parts, wanted)
+            con.disconnect()
+            yield Cut(directory, memory_limit)
+        finally:
+            shutil.rmtree(directory)
 
     def start(self) -> datetime:
         """When the log first heard of anything: its earliest ``received_at``; without events, ``created_at``."""
@@ -180,6 +257,8 @@ class EventLog:
     def _reading(self) -> Iterator[None]:
         try:
             yield
+        except duckdb.OutOfMemoryException as error:
+            raise UnreadableFile(self.home.event_log, "there is too little memory, or disk under var/spill") from error
         except (duckdb.Error, pa.ArrowException) as error:
             raise UnreadableFile(self.home.event_log, "a file of the log itself is damaged") from error
 
@@ -268,6 +347,36 @@ class EventLog:
             ) order by subscriber_id
         """
         yield f"create table campaigns as {_scan([campaigns] if campaigns.exists() else [], CAMPAIGNS)}"
+
+
+def _connection(spill: Path, memory_limit: str | None) -> ibis.BaseBackend:
+    """An empty DuckDB in memory that spills to a directory and downloads nothing."""
+    con = ibis.duckdb.connect(
+        temp_directory=str(spill), autoinstall_known_extensions="false", autoload_known_extensions="false"
+    )
+    con.raw_sql("SET enable_progress_bar = false")
+    if memory_limit is not None:
+        con.raw_sql(f"SET memory_limit = {literal(memory_limit)}")
+        (threads,) = con.raw_sql("select current_setting('threads')").fetchone()
+        con.raw_sql(f"SET threads = {min(threads, MOST_THREADS)}")
+        # Nobody asks for the order of the log's rows, and keeping it costs memory.
+        con.raw_sql("SET preserve_insertion_order = false")
+    return con
+
+
+def _count(con: ibis.BaseBackend, table: str) -> int:
+    return int(con.to_pyarrow(con.table(table).count()).as_py())
+
+
+def _lay_out(con: ibis.BaseBackend, directory: Path, parts: int, wanted: Collection[int]) -> None:
+    """Write the log's tables, sorted by part: who asks for one part reads little else."""
+    part = f"(hash(subscriber_id) % {parts})::integer"
+    listed = ", ".join(map(str, wanted))
+    for table in ("events", "subscribers"):
+        # The row as one value: an attribute of the list may be called "part", too.
+        rows = f"select {part} as part, {table} as row from {table} where {part} in ({listed}) order by part"
+        con.raw_sql(f"copy ({rows}) to {literal(str(directory / f'{table}.parquet'))} {_LAYOUT}")
+    con.raw_sql(f"copy campaigns to {literal(str(directory / 'campaigns.parquet'))} {_LAYOUT}")
 
 
 _SQL_OF_TYPE = {

@@ -43,15 +43,16 @@ class Unpacked:
     """Rows that were there, but were not what ``pack`` had written."""
 
 
-def pack(states: States) -> list[memoryview]:
+def pack(states: States) -> list[bytes]:
     """One row of bytes per state."""
     width = states.dtype.itemsize // 8
     lines = np.empty((len(states), _HEADER_WORDS + width), dtype=np.uint64)
     lines[:, 0] = _kind(width)
     lines[:, 1] = checksums_of(states)
     lines[:, _HEADER_WORDS:] = words(states, np.uint64)
-    whole, size = memoryview(lines.tobytes()), lines.shape[1] * 8
-    return [whole[start : start + size] for start in range(0, len(whole), size)]
+    # Bytes, because views of them would be looked at by every garbage collection meanwhile.
+    rows: list[bytes] = lines.view(f"V{lines.shape[1] * 8}")[:, 0].tolist()
+    return rows
 
 
 def unpack(rows: Sequence[bytes | memoryview | None], catalogue: Catalogue) -> Unpacked:

@@ -74,6 +74,11 @@ class Curves:
     claims_gain: bool = True
     """False where no send was ever seen: hours can be ranked then, but no gain in answers be claimed."""
 
+    def repeated(self, count: int) -> Curves:
+        """One subscriber's, for so many."""
+        probability, log_error = (np.repeat(array, count, axis=0) for array in (self.probability, self.log_error))
+        return Curves(probability, log_error, np.repeat(self.pool_weight, count), self.claims_gain)
+
 
 def local_slots(moments: npt.NDArray[np.int64], zones: Sequence[str]) -> npt.NDArray[np.int64]:
     """Local hour of week of each moment (microseconds since 1970 UTC) in each zone, shape (zones, moments)."""

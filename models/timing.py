@@ -46,7 +46,7 @@ DAY_KINDS = 48
 COUNT_UNITS = HOUR_UNITS * (BANDWIDTH_HOURS + 1) ** 2
 """Counts spread over hours are whole multiples of 1 / this."""
 MAP_STEPS, RATIO_STEPS, RATIO_CEILING = 2.0**19, 2.0**18, 2.0**10
-"""How finely weights and ratios are cut into whole numbers, see ``_Maps``. 168 products of them stay below 2^53."""
+"""How finely weights and ratios are cut into whole numbers, see ``_Maps``. Sums of 48 products of them stay below 2^53."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 import httpx
 
 from features.errors import ScoringError
-from features.home import Home
+from features.home import STORE_URL, Home
 from serving.keys import create_key, read_keys, revoke_key
 from serving.settings import ServingSettings
 
@@ -131,6 +131,8 @@ def _environment(home: Home, now: datetime | None) -> dict[str, str]:
         "BENTOML_DO_NOT_TRACK": "True",
         "BENTOML_HOME": str((home.var / "bentoml").resolve()),
         "PYTHONPATH": str(ROOT),
+        # The home's own choice, whatever the environment says: the demo's rows are in its own file.
+        STORE_URL: home.store_url or "",
     }
     return environment if now is None else environment | {"INBOX_NOW": now.isoformat()}
 

@@ -117,16 +117,18 @@ def train_models(
     return outcomes
 
 
-def prepare(home: Home) -> Prepared:
-    """Open the log, grow and keep the list's catalogue, register the feature views."""
+def prepare(home: Home, memory_limit: str | None = None) -> Prepared:
+    """Open the log, grow and keep the list's catalogue, register the feature views. See ``EventLog.connect``."""
     log = EventLog(home)
-    con = log.connect()
+    # Before the log is opened: what is appended meanwhile must not pass for part of what was read.
+    fingerprint = log.fingerprint()
+    con = log.connect(memory_limit)
     known = Catalogue.load(home.catalogue) if home.catalogue.exists() else _fresh(home)
     catalogue = learn(con, log.end() + timedelta(microseconds=1), known)
     catalogue.save(home.catalogue)
     store = FeatureStore(home, catalogue)
     store.apply()
-    return Prepared(Folder(con, catalogue), store, log.start(), log.end(), log.fingerprint())
+    return Prepared(Folder(con, catalogue), store, log.start(), log.end(), fingerprint)
 
 
 def _fresh(home: Home) -> Catalogue:

@@ -20,7 +20,8 @@ all that arrived together is counted before the first of it is served. Bulk wait
 there is less than ``bulk_wait_s`` of work. How long work takes is learned while it is done (``Pace``).
 
 **Deadlines.** Admission comes first: a request that is shed is told so at once, deadline or not. One that was let in and
-cannot have scores in time gets priors, from the event loop; if its scores are ready later nobody sees them.
+cannot have scores in time gets priors; if its scores are ready later nobody sees them. Priors of a thousand take some
+milliseconds too: they have a thread of their own and count as waiting work, or callers in a hurry would starve the rest.
 """
 
 from __future__ import annotations
@@ -46,8 +47,10 @@ PLACE = "inbox.place"
 """Where a request's place is found in the ASGI scope."""
 FEW_IDS = 16
 """Up to so many are a send."""
-SMALL_BODY = 4_096
-"""Up to so many bytes look like a send: 16 ids and a context of usual length are below 2,000."""
+SMALL_BODY = 1_024
+"""Up to so many bytes look like a send: 16 ids as long as a UUID and a context are below that. What looks like bulk and
+turns out to be a send is treated as one, unless it was shed before.
+"""
 MAX_DEADLINE_MS = 60_000
 BULK_SHARE = 4
 """Bulk may hold one place in so many."""
@@ -128,7 +131,7 @@ class Admission:
         self.taken: dict[Class, int] = {"send": 0, "bulk": 0}
         self.waiting_s = 0.0
         """Seconds of bulk work not done yet."""
-        self.scoring = {"send": Pace(0.002), "bulk": Pace(0.000_05), "reasons": Pace(0.005)}
+        self.scoring = {"bulk": Pace(0.000_05), "reasons": Pace(0.005)}
         self.priors: dict[Class, Pace] = {"send": Pace(0.000_5), "bulk": Pace(0.000_02)}
 
     @property
@@ -160,13 +163,22 @@ class Admission:
 
 @dataclass(frozen=True)
 class Ways(Generic[T]):
-    """How one request can be answered. A budget is the seconds it may take, None for as long as it needs."""
+    """How one request can be answered."""
 
-    send: Callable[[float | None], Awaitable[T]]
-    """On the event loop, together with others."""
+    send: Callable[[float], Awaitable[T]]
+    """On the event loop, together with others, scores or priors; by when, on ``perf_counter``'s clock."""
     bulk: Score[T]
-    """In the bulk thread."""
+    """In the bulk thread, scores."""
     priors: Callable[[], T]
+    """In the thread beside it."""
+
+
+@dataclass(frozen=True)
+class Threads:
+    """Where bulk is worked on: one thread that scores, and one for what can no longer wait for it."""
+
+    scores: Executor
+    priors: Executor
 
 
 class Place:
@@ -209,35 +221,41 @@ class Place:
         self.admission.taken[self.kind] += held - self._held
         self._held = held
 
-    async def answer(self, ways: Ways[T], rows: int, explain: bool, deadline_s: float, thread: Executor) -> T:
+    async def answer(self, ways: Ways[T], rows: int, explain: bool, deadline_s: float, threads: Threads) -> T:
         """Scores, or priors if scores would be later than ``deadline_s`` after arrival."""
         units = rows if self.kind == "bulk" else 1
-        pace, fallback = self.admission.scoring["reasons" if explain else self.kind], self.admission.priors[self.kind]
+        fallback = self.admission.priors[self.kind]
         # Before the guard saw it, it waited for the turn before, which most likely was as long as this one.
         until = self.arrived - self._turn_s + deadline_s - _CAUTION * fallback.cost(units)
-        ready_at = perf_counter() + (_CAUTION * pace.cost(units) if pace.is_fresh else 0.0)
-        if self.kind == "send" and ready_at <= until:
-            started = perf_counter()
-            sent = await ways.send(_left(until))
-            pace.learn(1, perf_counter() - started)
-            return sent
-        if self.kind == "bulk" and ready_at + self.admission.waiting_s <= until:
-            scored = await self._in_turn(ways.bulk, pace, units, until - SWITCH_S, thread)
+        if self.kind == "send":
+            return await ways.send(until)
+        pace = self.admission.scoring["reasons" if explain else "bulk"]
+        ready_at = perf_counter() + self.admission.waiting_s + (_CAUTION * pace.cost(units) if pace.is_fresh else 0.0)
+        if ready_at <= until:
+            scored = await self._in_turn(ways.bulk, pace, units, until - SWITCH_S, threads.scores)
             if scored is not None:
                 return scored
-        self.admission.meters.degraded[self.kind] += 1
-        started = perf_counter()
-        answer = ways.priors()
-        fallback.learn(units, perf_counter() - started)
+        self.admission.meters.degraded["bulk"] += 1
+        return await self._aside(ways.priors, fallback, units, threads.priors)
+
+    async def _aside(self, priors: Callable[[], T], pace: Pace, units: int, thread: Executor) -> T:
+        """Priors, from their own thread."""
+        cost = pace.cost(units)
+        job = asyncio.get_running_loop().run_in_executor(thread, _timed, priors)
+        self.admission.waiting_s += cost
+        try:
+            answer, seconds = await job
+        finally:
+            self.admission.waiting_s -= cost
+        pace.learn(units, seconds)
         return answer
 
     async def _in_turn(self, score: Score[T], pace: Pace, units: int, until: float, thread: Executor) -> T | None:
-        """Score in the thread, after those who came before; None when it was not done in time."""
+        """Work in a thread, after those who came before; None when it was not done in time."""
         admission, cost = self.admission, pace.cost(units)
 
         def work() -> tuple[T, float] | None:
-            started = perf_counter()
-            return None if started > until else (score(_left(until)), perf_counter() - started)
+            return None if perf_counter() > until else _timed(lambda: score(_left(until)))
 
         def finish(job: asyncio.Future[tuple[T, float] | None]) -> None:
             # Called when the thread is done with it, however long ago its caller was answered or left.
@@ -245,12 +263,18 @@ class Place:
             if not job.cancelled() and job.exception() is None and (result := job.result()):
                 pace.learn(units, result[1])
 
-        admission.waiting_s += cost
         job = asyncio.get_running_loop().run_in_executor(thread, work)
+        admission.waiting_s += cost
         job.add_done_callback(finish)
         await asyncio.wait([job], timeout=_left(until))
         result = job.result() if job.done() else None
         return result[0] if result else None
+
+
+def _timed(work: Callable[[], T]) -> tuple[T, float]:
+    started = perf_counter()
+    result = work()
+    return result, perf_counter() - started
 
 
 def _left(until: float) -> float | None:

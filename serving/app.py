@@ -23,7 +23,7 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
 from features.errors import MalformedRequest, RequestError
-from serving.admission import MAX_DEADLINE_MS, PLACE, Place, Ways, class_of, read_deadline
+from serving.admission import MAX_DEADLINE_MS, PLACE, Place, Threads, Ways, class_of, read_deadline
 from serving.answers import ARROW_MEDIA_TYPE, JSON_MEDIA_TYPE, Scores, render_arrow, render_json
 from serving.guard import ONE_SCORE, REQUEST_ID, SCORES
 from serving.meters import Meters
@@ -66,10 +66,12 @@ class Engine:
     max_ids: int
     predictions: PredictionLog
     meters: Meters
-    bulk: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="bulk"))
+    threads: Threads = field(
+        default_factory=lambda: Threads(ThreadPoolExecutor(1, "bulk"), ThreadPoolExecutor(1, "priors"))
+    )
 
     def __post_init__(self) -> None:
-        self._together = Together(self._scored)
+        self.together = Together(self._scored, self._priors)
 
     async def answer(self, asked: ScoreRequest, request: Request) -> Response:
         """Admit, score in time, render, write down, count."""
@@ -78,13 +80,15 @@ class Engine:
         place.become(class_of(len(asked.subscriber_ids), asked.explain))
         rendered = partial(self._rendered, asked, request.scope[REQUEST_ID], request.headers.get("accept", ""))
 
-        async def send(budget_s: float | None) -> tuple[Served, Response]:
-            return rendered(await self._together.score(asked, budget_s))
+        async def send(until: float) -> tuple[Served, Response]:
+            scored = await self.together.score(asked, until)
+            self.meters.degraded["send"] += scored.late
+            return rendered(scored)
 
         ways = Ways(
             send, lambda budget_s: rendered(self._scored(asked, budget_s)), lambda: rendered(self._priors(asked))
         )
-        served, response = await place.answer(ways, len(asked.subscriber_ids), asked.explain, deadline_s, self.bulk)
+        served, response = await place.answer(ways, len(asked.subscriber_ids), asked.explain, deadline_s, self.threads)
         self.predictions.offer(served)
         self.meters.scores.update(Counter(served.scores.listed("status")))
         self.meters.store_errors += served.scores.store_failed
@@ -97,7 +101,7 @@ class Engine:
 
     def _priors(self, asked: ScoreRequest) -> Scored:
         scorer, scored_at = self.scorer, self.clock()
-        return Scored(scorer.priors(asked, scored_at), scored_at, scorer.versions)
+        return Scored(scorer.priors(asked, scored_at), scored_at, scorer.versions, late=True)
 
     def _rendered(self, asked: ScoreRequest, request_id: str, accept: str, scored: Scored) -> tuple[Served, Response]:
         scores, scored_at, versions = scored.scores, scored.scored_at, scored.versions
@@ -108,7 +112,8 @@ class Engine:
 
     def close(self) -> None:
         """Finish what was begun and write it down."""
-        self.bulk.shutdown()
+        self.threads.scores.shutdown()
+        self.threads.priors.shutdown()
         self.predictions.close()
 
 

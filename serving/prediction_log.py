@@ -33,6 +33,7 @@ LOG_SCHEMA = pa.schema(
     [
         pa.field("request_id", pa.string(), nullable=False),
         pa.field("campaign_id", pa.string()),
+        pa.field("content", pa.list_(pa.string()), nullable=False),
         pa.field("default_send_at", UTC_MICROSECONDS),
         pa.field("window_hours", pa.int32(), nullable=False),
         pa.field("quiet_from", pa.int32()),
@@ -89,6 +90,7 @@ class Served:
 _OF_REQUEST: dict[str, Callable[[Served], object]] = {
     "request_id": lambda served: served.request_id,
     "campaign_id": lambda served: served.asked.campaign_id,
+    "content": lambda served: served.asked.content,
     "default_send_at": lambda served: served.asked.default_send_at,
     "window_hours": lambda served: served.asked.window_hours,
     "quiet_from": lambda served: (served.asked.quiet_hours or NO_HOURS)[0],

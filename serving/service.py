@@ -131,6 +131,7 @@ def _watch(predictions: PredictionLog, shelf: Shelf, breaker: Breaker) -> None:
     meters.watch_level("inbox_bundles_in_service", "Models that answer.", lambda: len(shelf.bundles))
     meters.watch_level("inbox_bundles_refused", "Models whose newest bundle is refused.", lambda: len(shelf.refused))
     meters.watch_count("inbox_store_breaker_opened", "Times the online store was given up.", lambda: breaker.opened)
+    meters.watch_count("inbox_store_failed_reads", "Reads of the online store that failed.", lambda: breaker.failures)
     meters.watch_level("inbox_store_breaker_open", "1 while it is given up.", lambda: float(breaker.is_open))
     meters.watch_count(
         "inbox_store_damaged_rows", "Stored rows that were not what was written.", lambda: breaker.store.damaged_rows

@@ -1,8 +1,8 @@
 """Where things are and how much is allowed: read once, when the service starts.
 
 What enters: the environment (``INBOX_…``). What leaves: frozen settings. The promise: an unusable value stops the
-start with its variable's name; nothing reads the environment afterwards. There is no secret among them: keys are
-hashes on disk.
+start with its variable's name; nothing reads the environment afterwards. The one secret among them, a password
+in the online store's URL, is masked wherever settings are shown; API keys are hashes on disk.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from features.contract import EVENT_SCHEMA
 from features.errors import EmptyInput, EmptyLog, UnreadableFile, WrongColumnType
 from features.home import Home
-from features.log import EventLog, IntakeReport
+from features.log import EventLog, IntakeReport, PartSize
 
 # Ibis 12 calls what DuckDB 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning")
@@ -317,3 +317,87 @@ def test_progress_goes_from_nothing_to_all(log: EventLog, tmp_path: Path) -> Non
     log.append(events, saved([person("s1")], tmp_path / "s.parquet"), None, shares.append)
     assert shares == sorted(shares)
     assert 0 < shares[0] < shares[-1] == 1.0
+
+
+def cut_list(log: EventLog, tmp_path: Path, count: int = 30) -> None:
+    """A list with strangers, campaigns and an attribute that has the name of a thing of ours."""
+    events = [
+        event(f"{number}-{who}", number, subscriber_id=f"s{who}", content=["shoes"])
+        for who in range(count)
+        for number in range(who % 4)
+    ]
+    subscribers = [person(f"s{who}", part=f"p{who}", row=who) for who in range(0, count, 2)]
+    campaigns = saved([{"campaign_id": "c1", "links": 3}], tmp_path / "c.parquet")
+    log.append(saved(events, tmp_path / "e.parquet"), saved(subscribers, tmp_path / "s.parquet"), campaigns)
+
+
+def test_every_row_of_the_log_is_in_one_part_as_it_was(log: EventLog, tmp_path: Path) -> None:
+    cut_list(log, tmp_path)
+    found: dict[str, list[Row]] = {"events": [], "subscribers": []}
+    people: list[set[str]] = []
+    with log.cut(log.connect("500MB"), 4, range(4), "500MB") as cut:
+        for part in range(4):
+            with cut.connect(part) as con:
+                rows = {table: con.to_pyarrow(con.table(table)) for table in (*found, "campaigns")}
+            assert rows["campaigns"].to_pylist() == rows_of(log, "campaigns")
+            people.append(set(rows["subscribers"]["subscriber_id"].to_pylist()))
+            assert set(rows["events"]["subscriber_id"].to_pylist()) <= people[-1]
+            for table in found:
+                found[table] += rows[table].to_pylist()
+    for table, key in (("events", "event_id"), ("subscribers", "subscriber_id")):
+        assert sorted(found[table], key=lambda row: str(row[key])) == sorted(
+            rows_of(log, table), key=lambda row: str(row[key])
+        )
+    assert all(people) and sum(map(len, people)) == 30
+
+
+def test_the_parts_of_a_connection_are_of_the_log_as_it_was(log: EventLog, tmp_path: Path) -> None:
+    cut_list(log, tmp_path)
+    con = log.connect("500MB")
+    log.append(
+        saved([event("late")], tmp_path / "l.parquet"), saved([person("s0", row=99)], tmp_path / "t.parquet"), None
+    )
+    with log.cut(con, 1, [0], "500MB") as cut, cut.connect(0) as part:
+        assert "late" not in part.to_pyarrow(part.table("events"))["event_id"].to_pylist()
+        assert 99 not in part.to_pyarrow(part.table("subscribers"))["row"].to_pylist()
+
+
+def test_only_the_parts_asked_for_are_laid_out_and_none_stays(log: EventLog, home: Home, tmp_path: Path) -> None:
+    cut_list(log, tmp_path)
+    with pytest.raises(ZeroDivisionError), log.cut(log.connect("500MB"), 4, [2], "500MB") as cut:
+        assert set(pq.read_table(cut.directory / "events.parquet", columns=["part"])["part"].to_pylist()) == {2}
+        raise ZeroDivisionError
+    assert [*(home.var / "spill").rglob("*")] == []
+
+
+def test_who_is_in_which_part_does_not_depend_on_the_rest_of_the_log(log: EventLog, tmp_path: Path) -> None:
+    """What one run has done of a list, another must find in the same parts."""
+    cut_list(log, tmp_path)
+    other = EventLog(Home(tmp_path / "other"))
+    other.append(None, saved([person(f"s{who}") for who in range(3, 9)], tmp_path / "o.parquet"), None)
+    found = []
+    for one in (log, other):
+        with one.cut(one.connect(), 3, [1], "500MB") as cut, cut.connect(1) as con:
+            found.append(set(con.to_pyarrow(con.table("subscribers"))["subscriber_id"].to_pylist()))
+    assert found[1] == {who for who in found[0] if 3 <= int(who[1:]) < 9} != set()
+
+
+def test_the_larger_need_decides_how_many_parts_there_are(log: EventLog, tmp_path: Path) -> None:
+    cut_list(log, tmp_path)
+    con = log.connect()
+    subscribers, events = (con.table(table).count().execute() for table in ("subscribers", "events"))
+    assert PartSize().parts(con) == 1
+    assert PartSize(subscribers=subscribers).parts(con) == 1
+    assert PartSize(subscribers=subscribers - 1).parts(con) == 2
+    assert PartSize(subscribers=subscribers - 1, events=10).parts(con) == -(-events // 10) > 2
+
+
+def test_a_damaged_file_is_named_when_the_log_is_cut(log: EventLog, home: Home, tmp_path: Path) -> None:
+    log.append(saved([event(f"e{number}", number) for number in range(2000)], tmp_path / "e.parquet"), None, None)
+    con = log.connect()
+    (file,) = (home.event_log / "events").iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:4] + b"\xff" * (len(whole) // 2) + whole[4 + len(whole) // 2 :])
+    with pytest.raises(UnreadableFile, match="a file of the log itself is damaged"), log.cut(con, 2, [0, 1], "500MB"):
+        pass
+    assert not (home.var / "spill" / "parts").exists()

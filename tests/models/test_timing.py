@@ -51,9 +51,14 @@ def test_who_is_active_in_the_evening_is_lifted_in_the_evening(people: States) -
 
 
 def test_a_person_is_the_same_bits_alone_and_among_others(people: States) -> None:
+    rng = np.random.default_rng(2)
+    for name in ("sent_by_hour", "response_by_hour", "visit_by_hour"):
+        people[name][20:40] = rng.integers(0, 65_536, (20, 168))
+        people[name][40:60] = rng.integers(0, 200, (20, 168)) * (rng.random((20, 168)) < 0.1)
     timing = learn_timing(people)
+    assert timing.exposed
     together = shape(people, timing)
-    for i in (0, 45, 60):
+    for i in (0, *range(20, 61)):
         alone = shape(people[i : i + 1], timing)
         assert alone.pool_share.tobytes() == together.pool_share[i : i + 1].tobytes()
         for name in ("pool", "person", "person_error"):

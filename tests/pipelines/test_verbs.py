@@ -18,6 +18,7 @@ from features.home import Home
 from features.log import EventLog
 from pipelines.about import About, about_home
 from pipelines.cli import VERBS
+from pipelines.materialize import materialize
 from tests.front_door import Said, inbox
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -253,6 +254,7 @@ def test_an_export_without_a_lead_score_says_which_model_lacks(small_home: Home,
         shutil.copytree(part, copy.var / part.name)
     for file in (small_home.catalogue, small_home.var / "bundle.key"):
         shutil.copy(file, copy.var / file.name)
+    materialize(copy, lambda share: None)
     shutil.rmtree(copy.bundles / "lead_score")
     shutil.rmtree(copy.bundles / "send_time")
     refused(inbox("export", "--home", copy.root), "no model bundle at", "lead_score", "bundle_missing")

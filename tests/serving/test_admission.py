@@ -183,7 +183,7 @@ def test_a_deadline_long_enough_changes_nothing_but_bounds_the_scorer(tmp_path: 
 
 def test_a_send_that_would_be_late_gets_priors_at_once_and_scores_again_when_it_would_not(tmp_path: Path) -> None:
     with asking(tmp_path, taking(0)) as (behind, ask):
-        pace = behind.guard.admission.scoring["send"]
+        pace = behind.engine.together.pace
         pace.learn(1_000, 100)
         assert statuses(ask(ONE, 90)) == {"prior"}
         assert statuses(ask(ONE)) == {"ok"}

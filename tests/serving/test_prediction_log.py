@@ -29,7 +29,9 @@ def written(directory: Path) -> pa.Table:
 
 def test_every_score_is_a_row_with_its_model_arm_and_propensity(tmp_path: Path) -> None:
     log = PredictionLog(tmp_path)
-    context = Context(campaign_id="c12", default_send_at=SEND_AT, window_hours=12, quiet_hours=(22, 7))
+    context = Context(
+        campaign_id="c12", content=("shoes",), default_send_at=SEND_AT, window_hours=12, quiet_hours=(22, 7)
+    )
     assert log.offer(served("s1", "new2", context=context))
     log.close()
     table = written(tmp_path)
@@ -43,6 +45,7 @@ def test_every_score_is_a_row_with_its_model_arm_and_propensity(tmp_path: Path) 
     assert rows[4] == {
         "request_id": "r1",
         "campaign_id": "c12",
+        "content": ["shoes"],
         "default_send_at": SEND_AT,
         "window_hours": 12,
         "quiet_from": 22,

@@ -1,0 +1,249 @@
+"""Materializing in parts: the same rows as in one, whatever stops it on the way."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from features.errors import EmptyLog
+from features.home import Home
+from features.log import EventLog, PartSize
+from pipelines.materialize import Materialized, materialize
+from tests.front_door import inbox
+
+pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning")
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+PEOPLE = 12
+SMALL = PartSize(subscribers=3)
+"""Five parts: twelve people of the list and one stranger."""
+Row = dict[str, Any]
+
+
+def events() -> list[Row]:
+    """Sends with clicks, some of them a scanner's, and visits of a stranger."""
+    found = []
+    for day in range(0, 30, 3):
+        for person in range(PEOPLE):
+            sent = START + timedelta(days=day, hours=person % 24)
+            row = {"subscriber_id": f"s{person}", "campaign_id": f"c{day % 2}", "content": None}
+            found.append(row | {"event_id": f"{day}-{person}-s", "event_type": "sent", "occurred_at": sent})
+            clicked = sent + timedelta(seconds=(day + person) * 7 % 60)
+            found.append(row | {"event_id": f"{day}-{person}-c", "event_type": "click", "occurred_at": clicked})
+        visit = {"subscriber_id": "stranger", "campaign_id": None, "content": ["boats"], "event_type": "page_view"}
+        found.append(visit | {"event_id": f"{day}-v", "occurred_at": START + timedelta(days=day)})
+    return found
+
+
+def people() -> list[Row]:
+    """With an attribute that has the name of a thing of ours."""
+    zones = ("Europe/Rome", "America/Lima", None)
+    return [
+        {"subscriber_id": f"s{i}", "created_at": START, "timezone": zones[i % 3], "part": f"p{i % 4}", "age": i}
+        for i in range(PEOPLE)
+    ]
+
+
+def put(rows: list[Row], path: Path) -> Path:
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = Home(tmp_path / "home")
+    campaigns = [{"campaign_id": f"c{i}", "content": [word]} for i, word in enumerate(("shoes", "hats"))]
+    EventLog(home).append(
+        put(events(), tmp_path / "events.parquet"),
+        put(people(), tmp_path / "subscribers.parquet"),
+        put(campaigns, tmp_path / "campaigns.parquet"),
+    )
+    return home
+
+
+@pytest.fixture
+def whole(home: Home) -> dict[str, tuple[float, bytes]]:
+    """The rows of a run in one part. The store is empty again."""
+    assert materialize(home, lambda share: None).parts == 1
+    rows = stored(home)
+    empty(home)
+    return rows
+
+
+def stored(home: Home) -> dict[str, tuple[float, bytes]]:
+    with closing(sqlite3.connect(home.online)) as connection:
+        return {key: (anchor, row) for key, anchor, row in connection.execute("SELECT * FROM states")}
+
+
+def empty(home: Home) -> None:
+    for file in home.online.parent.glob("online.db*"):
+        file.unlink()
+
+
+def in_parts(home: Home, share: Callable[[float], None] = lambda share: None, **options: Any) -> Materialized:
+    return materialize(home, share, part_size=SMALL, **options)
+
+
+class Stopped(Exception):
+    """What ends a run in these tests."""
+
+
+def stopped_after(home: Home, parts: int, **options: Any) -> None:
+    """A run that dies when so many parts are in the store."""
+    shares: list[float] = []
+
+    def share(done: float) -> None:
+        shares.append(done)
+        if len(shares) == parts:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        in_parts(home, share, **options)
+
+
+def left_over(home: Home) -> list[str]:
+    spilled = (home.var / "spill").rglob("*")
+    return [path.name for path in (home.var / "materialize.json", *spilled) if path.exists()]
+
+
+def test_parts_together_give_the_rows_of_one_run(home: Home, whole: dict[str, tuple[float, bytes]]) -> None:
+    shares: list[float] = []
+    done = in_parts(home, shares.append)
+    assert (done.subscribers, done.folded, done.parts, done.taken_over) == (PEOPLE + 1, PEOPLE + 1, 5, 0)
+    assert len(shares) == 5 and shares == sorted(shares) and shares[-1] == 1
+    assert len(whole) == PEOPLE + 1
+    assert stored(home) == whole
+    assert left_over(home) == []
+
+
+def test_many_events_make_parts_too(home: Home, whole: dict[str, tuple[float, bytes]]) -> None:
+    assert materialize(home, lambda share: None, part_size=PartSize(events=len(events()) // 2)).parts == 2
+    assert stored(home) == whole
+
+
+def test_more_parts_than_people_are_none_the_worse(home: Home, whole: dict[str, tuple[float, bytes]]) -> None:
+    assert materialize(home, lambda share: None, part_size=PartSize(events=15)).parts > PEOPLE + 1
+    assert stored(home) == whole
+
+
+def test_a_run_that_was_stopped_is_continued(home: Home, whole: dict[str, tuple[float, bytes]]) -> None:
+    stopped_after(home, 2)
+    assert left_over(home) == ["materialize.json"]
+    first = len(stored(home))
+    stopped_after(home, 1)
+    second = len(stored(home))
+    assert 0 < first < second <= PEOPLE
+    shares: list[float] = []
+    done = in_parts(home, shares.append)
+    assert (done.taken_over, done.started_over, len(shares)) == (3, False, 2)
+    assert (done.subscribers, done.folded) == (PEOPLE + 1, PEOPLE + 1 - second)
+    assert stored(home) == whole
+    assert left_over(home) == []
+
+
+def test_a_run_stopped_after_its_last_part_has_nothing_left_to_do(
+    home: Home, whole: dict[str, tuple[float, bytes]]
+) -> None:
+    stopped_after(home, 5)
+    done = in_parts(home)
+    assert (done.taken_over, done.folded) == (5, 0)
+    assert stored(home) == whole
+    assert left_over(home) == []
+
+
+def test_what_a_killed_process_left_on_disk_is_cleared_away(home: Home, whole: dict[str, tuple[float, bytes]]) -> None:
+    spilled = home.var / "spill" / "parts" / "events.parquet"
+    spilled.parent.mkdir(parents=True)
+    spilled.write_bytes(b"PAR1 half a file")
+    in_parts(home)
+    assert stored(home) == whole
+    assert left_over(home) == []
+
+
+def test_a_log_that_has_changed_is_done_from_the_start(home: Home, tmp_path: Path) -> None:
+    stopped_after(home, 3)
+    later = {"event_id": "later", "subscriber_id": "s1", "event_type": "open", "occurred_at": START + timedelta(40)}
+    EventLog(home).append(put([later], tmp_path / "later.parquet"), None, None)
+    done = in_parts(home)
+    assert (done.taken_over, done.started_over, done.folded) == (0, True, PEOPLE + 1)
+    rows = stored(home)
+    empty(home)
+    materialize(home, lambda share: None)
+    assert stored(home) == rows
+
+
+def emptied_store(home: Home) -> None:
+    empty(home)
+
+
+def cut_off_ledger(home: Home) -> None:
+    (home.var / "materialize.json").write_bytes(b'{"job": {"log"')
+
+
+def another_versions_ledger(home: Home) -> None:
+    (home.var / "materialize.json").write_bytes(b'{"job": {"instant": 3}, "done": [0], "subscribers": 1}')
+
+
+@pytest.mark.parametrize("meanwhile", [emptied_store, cut_off_ledger, another_versions_ledger])
+def test_a_ledger_that_cannot_be_believed_is_ignored(
+    home: Home, whole: dict[str, tuple[float, bytes]], meanwhile: Callable[[Home], None]
+) -> None:
+    stopped_after(home, 2)
+    meanwhile(home)
+    done = in_parts(home)
+    assert (done.taken_over, done.started_over) == (0, True)
+    assert stored(home) == whole
+
+
+def test_another_instant_is_another_job(home: Home) -> None:
+    stopped_after(home, 2, as_of=START + timedelta(days=7))
+    done = in_parts(home, as_of=START + timedelta(days=8))
+    assert (done.taken_over, done.started_over) == (0, True)
+    assert {anchor for anchor, _ in stored(home).values()} == {(START + timedelta(days=8)).timestamp() * 1e6}
+
+
+def test_people_without_events_are_materialized_in_parts(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    EventLog(home).append(None, put(people(), tmp_path / "subscribers.parquet"), None)
+    in_parts(home)
+    rows = stored(home)
+    assert len(rows) == PEOPLE
+    empty(home)
+    materialize(home, lambda share: None)
+    assert stored(home) == rows
+
+
+def test_without_a_log_there_is_nothing_to_materialize(tmp_path: Path) -> None:
+    with pytest.raises(EmptyLog, match="inbox ingest"):
+        materialize(Home(tmp_path), lambda share: None)
+    assert not (tmp_path / "var" / "materialize.json").exists()
+
+
+def test_the_verb_says_what_it_took_over(home: Home) -> None:
+    with pytest.raises(Stopped):
+        materialize(home, stop)
+    said = inbox("materialize", "--home", home.root)
+    assert said.code == 0
+    assert "13 subscribers as of 2026-01-28" in said.out and "0 rows/s" in said.out
+    assert "1 of 1 parts were taken over from an interrupted run." in said.out
+
+
+def test_the_verb_says_when_it_could_not_continue(home: Home) -> None:
+    stopped_after(home, 2)
+    said = inbox("materialize", "--home", home.root)
+    assert said.code == 0
+    assert "mind: an interrupted run was for another log" in said.out
+    assert "taken over" not in said.out
+    assert "interrupted" not in inbox("materialize", "--home", home.root).out
+
+
+def stop(share: float) -> None:
+    raise Stopped
