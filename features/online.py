@@ -18,6 +18,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from math import ceil
 from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol
@@ -36,7 +37,6 @@ ROWS_PER_TRANSACTION = 10_000
 """Bounds how long other writers wait and how far the write-ahead log grows."""
 READ_TIMEOUT_S = 10.0
 """For verbs, which can wait. Serving gives its own, a few milliseconds."""
-READ_CACHE_KIB = 2_048
 STEPS_BETWEEN_LOOKS = 2_000
 """SQLite's own instructions between two looks at the clock: about a hundred subscribers."""
 WRITER_TIMEOUT_S = 30.0
@@ -46,7 +46,8 @@ _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS states (subscriber_id TEXT PRIMARY KEY NOT NULL, anchor REAL, row BLOB NOT NULL)",
     "CREATE INDEX IF NOT EXISTS states_by_anchor ON states (anchor)",
 )
-_READ = "SELECT subscriber_id, row FROM states WHERE subscriber_id IN (SELECT value FROM json_each(?))"
+_READ = "SELECT subscriber_id, CAST(row AS BLOB) FROM states WHERE subscriber_id IN (SELECT value FROM json_each(?))"
+"""The cast costs nothing. Without it one flipped bit, which makes a text or a number of a row, fails the whole read."""
 _WRITE = """
 INSERT INTO states VALUES (?, ?, ?)
 ON CONFLICT (subscriber_id) DO UPDATE SET anchor = excluded.anchor, row = excluded.row
@@ -122,7 +123,8 @@ class StateStore(Protocol):
 class SqliteStateStore:
     """A ``StateStore`` in one SQLite file with a write-ahead log.
 
-    Reading connections are read-only and kept, one per thread. A writing connection lives as long as its call.
+    Reading connections are read-only and kept, one per thread, as long as their file is the one under that name. A
+    writing connection lives as long as its call.
 
     Parameters
     ----------
@@ -213,21 +215,29 @@ class SqliteStateStore:
         allowed_s = self.timeout_s if timeout_s is None else timeout_s
         self._local.until = monotonic() + allowed_s
         try:
-            if "connection" not in self._local.__dict__:
-                self._local.connection = self._connected(allowed_s)
-            # SQLite waits for locks by its own clock, which the progress handler does not see.
-            self._local.connection.execute(f"PRAGMA busy_timeout = {int(allowed_s * 1000)}")
-            yield self._local.connection
-        except sqlite3.Error as error:
-            # A connection that failed once is not trusted again: the file may have been replaced under it.
+            connection = self._kept()
+            # SQLite waits for locks by its own clock, which the progress handler does not see. Rounded up: a read that
+            # gives up before its time looks like one that failed for another reason.
+            connection.execute(f"PRAGMA busy_timeout = {ceil(allowed_s * 1000)}")
+            yield connection
+        except (sqlite3.Error, OSError) as error:
+            # A connection that failed once is not trusted again.
             self.close()
-            raise StoreUnavailable(str(error)) from error
+            raise _unavailable(error) from error
 
-    def _connected(self, timeout_s: float) -> sqlite3.Connection:
+    def _kept(self) -> sqlite3.Connection:
+        """This thread's connection to the file that is there now. A removed one could be read for ever."""
+        now = self.path.stat()
+        file = now.st_dev, now.st_ino
+        if "connection" not in self._local.__dict__ or self._local.file != file:
+            self.close()
+            self._local.connection, self._local.file = self._connected(), file
+        connection: sqlite3.Connection = self._local.connection
+        return connection
+
+    def _connected(self) -> sqlite3.Connection:
         # as_uri() quotes what a URI cannot hold; mode=ro never creates a file.
-        where = f"{self.path.resolve().as_uri()}?mode=ro"
-        connection = sqlite3.connect(where, uri=True, timeout=timeout_s)
-        connection.execute(f"PRAGMA cache_size = -{READ_CACHE_KIB}")
+        connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)
         local = self._local
         connection.set_progress_handler(lambda: monotonic() > local.until, STEPS_BETWEEN_LOOKS)
         return connection
@@ -245,7 +255,7 @@ class SqliteStateStore:
                     connection.execute(statement)
                 yield connection
         except (sqlite3.Error, OSError) as error:
-            raise StoreUnavailable(str(error)) from error
+            raise _unavailable(error) from error
 
 
 @contextmanager
@@ -260,6 +270,11 @@ def _rows(connection: sqlite3.Connection, subscriber_ids: Sequence[str]) -> dict
     # One JSON parameter for any number of ids: placeholders would run out at 250,000.
     asked = json.dumps(list(dict.fromkeys(subscriber_ids)))
     return dict(connection.execute(_READ, (asked,)))
+
+
+def _unavailable(error: sqlite3.Error | OSError) -> StoreUnavailable:
+    # Not the error's own text, which may quote what was read.
+    return StoreUnavailable(f"the database says {getattr(error, 'sqlite_errorname', type(error).__name__)}")
 
 
 def _upsert(connection: sqlite3.Connection, subscriber_ids: Sequence[str], states: States) -> int:

@@ -95,6 +95,9 @@ class RedisStateStore:
     Connections are kept, one per thread. One that failed is thrown away; one that the server closed meanwhile is
     replaced without anybody noticing.
 
+    Two lists must not share a database number and prefix. Nothing in a row says whose list it is of: the same id in both
+    is one key, and whichever wrote last is believed by both.
+
     Parameters
     ----------
     url
@@ -293,9 +296,7 @@ def _values(states: States) -> list[bytes]:
 def _called(wire: Wire, script: str, calls: Sequence[list[bytes]], until: float) -> list[list[int]]:
     """Answers of a script to several calls. A server that has not got it, or lost it in a restart, gets it again."""
     answers = wire.ask_all([binary_command(b"EVALSHA", _NAMES[script], *call) for call in calls], until)
-    missing = [
-        i for i, answer in enumerate(answers) if isinstance(answer, Refusal) and answer.text.startswith("NOSCRIPT")
-    ]
+    missing = [i for i, answer in enumerate(answers) if isinstance(answer, Refusal) and answer.code == "NOSCRIPT"]
     again = wire.ask_all([binary_command(b"EVAL", script.encode(), *calls[i]) for i in missing], until)
     for i, answer in zip(missing, again, strict=True):
         answers[i] = answer
@@ -304,7 +305,7 @@ def _called(wire: Wire, script: str, calls: Sequence[list[bytes]], until: float)
 
 def _outcomes(answer: Answer) -> list[int]:
     if isinstance(answer, Refusal):
-        raise StoreUnavailable(f"it answers {answer.text!r}")
+        raise StoreUnavailable(str(answer))
     if not isinstance(answer, list):
         raise StoreUnavailable("it answers a script with something else than a list")
     return [outcome for outcome in answer if isinstance(outcome, int)]

@@ -13,6 +13,7 @@ under this layout, whole and unaltered, is not taken for somebody's state; and n
 Weighed: a CRC of each row costs a call per row, more than reading the row does. The checksum is a sum of the words, each
 times its own odd number, modulo 2^64: one vectorized pass finds any change of one word, cut and shifted rows, and rows of
 another kind. It does not stand against somebody who wants to deceive; who can write to the store can.
+Nor does it say whose row it is, or of which list: that is the key's affair, so two lists must not share one.
 """
 
 from __future__ import annotations

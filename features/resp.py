@@ -2,7 +2,8 @@
 
 What enters: a URL, commands, an instant of ``time.monotonic`` by which to be done. What leaves: the server's answers. The
 promise: whatever is at the other end (nobody, silence, a byte now and then, garbage), a call ends by its deadline, with
-an answer to the question, an ``OSError`` or ``StoreUnavailable``; and no error, no name and no ``repr`` shows a password.
+an answer to the question, an ``OSError`` or ``StoreUnavailable``; and no error, no name and no ``repr`` shows a password,
+nor anything that was asked about.
 
 Weighed: redis-py 8.1. Its time-outs are per ``recv``, its handshake's too, so a server that trickles holds a reader as
 long as it likes; its retries have to be switched off; importing it takes 130 ms. What is spoken here is RESP 2, unchanged
@@ -28,7 +29,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from threading import Thread
+from threading import Lock, Thread
 from time import monotonic
 from typing import Any, TypeAlias
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
@@ -50,12 +51,32 @@ LARGEST_KEPT_BUFFER = 8 * 2**20
 
 @dataclass(frozen=True)
 class Refusal:
-    """The server understood and says no. ``text`` begins with the code word, like ``NOSCRIPT``."""
+    """The server understood and says no. Only the code word is kept: the rest may repeat the question, secrets and all."""
 
-    text: str
+    code: str
+    """Like ``NOSCRIPT``; empty where there is none."""
+
+    @classmethod
+    def parse(cls, said: bytes) -> Refusal:
+        """Read what follows the minus sign.
+
+        >>> Refusal.parse(b"ERR unknown command 'AUTH', with args beginning with: 's3cret'")
+        Refusal(code='ERR')
+        """
+        code = re.match(rb"[A-Z]+(?= |$)", said)
+        return cls(code[0].decode() if code else "")
+
+    def __str__(self) -> str:
+        return f"it says no ({self.code})" if self.code else "it says no"
 
 
+Places: TypeAlias = list[tuple[Any, ...]]
+"""As ``socket.getaddrinfo`` gives them."""
 Answer: TypeAlias = "int | bytes | Refusal | list[Answer] | None"
+
+_LOOK_UPS: dict[tuple[str, int], Future[Places]] = {}
+"""Those under way, by host and port."""
+_LOOK_UPS_LOCK = Lock()
 
 
 @dataclass(frozen=True)
@@ -157,7 +178,7 @@ class Wire:
         """
         (answer,) = self.ask_all([question], until)
         if isinstance(answer, Refusal):
-            raise StoreUnavailable(f"it answers {answer.text!r}")
+            raise StoreUnavailable(str(answer))
         return answer
 
     def ask_all(self, questions: Sequence[bytes], until: float) -> list[Answer]:
@@ -177,8 +198,10 @@ class Wire:
         """
         self._send(command("MGET", *keys), until)
         first = self._line(until)
+        if first.startswith(b"-"):
+            raise StoreUnavailable(str(Refusal.parse(first[1:])))
         if first != b"*%d" % len(keys):
-            raise StoreUnavailable(f"it answers {_readable(first)!r}")
+            raise _garbled()
         values = self._bulks(len(keys), skip, until)
         self._expect_silence()
         return values
@@ -206,7 +229,7 @@ class Wire:
         if kind == b"+":
             return rest
         if kind == b"-":
-            return Refusal(_readable(rest))
+            return Refusal.parse(rest)
         if kind == b":":
             return _number(rest)
         if kind == b"$":
@@ -226,7 +249,7 @@ class Wire:
     def _line(self, until: float) -> bytes:
         while (end := self._bytes.find(b"\r\n", self._at, self._have)) < 0:
             if self._have - self._at > LONGEST_LINE:
-                raise _garbled(bytes(self._view[self._at : self._have]))
+                raise _garbled()
             self._receive(until)
         line = bytes(self._view[self._at : end])
         self._at = end + 2
@@ -264,7 +287,7 @@ class Wire:
 
     def _expect_silence(self) -> None:
         if self._have > self._at:
-            raise _garbled(bytes(self._view[self._at : self._have]))
+            raise _garbled()
 
 
 def connect(address: Address, until: float) -> Wire:
@@ -345,22 +368,40 @@ def _secured(connection: socket.socket, address: Address, until: float) -> socke
         raise
 
 
-def _places(address: Address, until: float) -> list[tuple[Any, ...]]:
+def _places(address: Address, until: float) -> Places:
     """The addresses of a name. The system's resolver knows no time-out, so it is left behind when it takes too long."""
     with suppress(socket.gaierror, UnicodeError):
         return socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
         )
-    found: Future[list[tuple[Any, ...]]] = Future()
+    found = _looked_up(address.host, address.port)
+    left_s = _left(until)
+    try:
+        return found.result(left_s)
+    except TimeoutError:
+        raise TimeoutError("looking up the name timed out") from None
 
-    def look_up() -> None:
-        try:
-            found.set_result(socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM))
-        except (OSError, UnicodeError) as error:
-            found.set_exception(ConnectionError(str(error)))
 
-    Thread(target=look_up, name="store-name", daemon=True).start()
-    return found.result(_left(until))
+def _looked_up(host: str, port: int) -> Future[Places]:
+    """What will be known. A look-up that hangs is waited for by everybody: each new one would be a thread more."""
+    with _LOOK_UPS_LOCK:
+        found = _LOOK_UPS.get((host, port))
+        if found is None:
+            found = Future()
+            Thread(target=_look_up, args=(host, port, found), name="store-name", daemon=True).start()
+            _LOOK_UPS[host, port] = found
+        return found
+
+
+def _look_up(host: str, port: int, found: Future[Places]) -> None:
+    try:
+        found.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    except (OSError, UnicodeError) as error:
+        found.set_exception(ConnectionError(str(error)))
+    finally:
+        # Who asks from now on asks anew: names move.
+        with _LOOK_UPS_LOCK:
+            del _LOOK_UPS[host, port]
 
 
 def _left(until: float) -> float:
@@ -374,20 +415,16 @@ def _length(line: bytes, kind: bytes, most: int) -> int:
     """How long what follows is; -1 when it is not there."""
     length = _number(line[1:]) if line[:1] == kind else most + 1
     if not -1 <= length <= most:
-        raise _garbled(line)
+        raise _garbled()
     return length
 
 
 def _number(digits: bytes) -> int:
     if not digits.removeprefix(b"-").isdigit():
-        raise _garbled(digits)
+        raise _garbled()
     return int(digits)
 
 
-def _garbled(said: bytes) -> StoreUnavailable:
-    return StoreUnavailable(f"it answers what Redis does not: {_readable(said[:20])!r}")
-
-
-def _readable(said: bytes) -> str:
-    """One short printable line, whatever the server says."""
-    return re.sub(r"[^ -~]", "?", said[:200].decode("ascii", "replace"))
+def _garbled() -> StoreUnavailable:
+    # Without a word of it: who gives a wrong answer may well give somebody else's.
+    return StoreUnavailable("it answers what Redis does not")

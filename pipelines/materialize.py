@@ -9,9 +9,10 @@ under ``var/spill``; beside it there are only the states of one part. The whole 
 1.4 GB for 50,000 subscribers with 5 million events and 1.4 GB for 200,000 with 21 million; in one piece it would be 1.4
 and 3.7 GB. The cut itself takes about 1 s per million events.
 
-After each part ``var/materialize.json`` says which ones are in the store. A run that finds it there for the same log,
-catalogue, instant and store does the rest; any other starts anew, which costs only time: rows are monotone and writing
-one again changes nothing.
+After each part ``var/materialize.json`` says that it is in the store, and what its rows were. A run that finds it there
+for the same log, catalogue, instant and store reads these rows back and does the rest: the parts that are not there, and
+those that are not what was written, because the store came back from an earlier snapshot or lost its last seconds in a
+power failure. Any other run starts anew, which costs only time: rows are monotone and writing one again changes nothing.
 
 Why a verb of our own and not ``feast materialize``: it carries a stretch of Feast's offline store online, one view after
 the other, at one protobuf object per value. Six views are one row here, so it reads, merges and writes every row six
@@ -27,10 +28,11 @@ its jobs succeed or fail as a whole; and Feast notes each view's progress in its
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import ibis
@@ -38,16 +40,22 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
+from features.catalogue import Catalogue
 from features.clock import microseconds
 from features.fold import Folder, Spine
 from features.home import Home
 from features.log import CUT_BY, EventLog, PartSize
-from features.stores import open_store, place
+from features.online import StateStore
+from features.packing import checksums_of
+from features.state import States
+from features.stores import place
 from pipelines.console import Share
 from pipelines.train import Prepared, prepare
 
 MEMORY_LIMIT = "1GB"
 """What DuckDB may hold in memory."""
+ROWS_PER_READ = 5_000
+"""Read back at a time: about 10 MB."""
 JUST_AFTER = timedelta(microseconds=1)
 """The right edge is open: as of this long after the log's end its last event counts."""
 
@@ -62,9 +70,9 @@ class Materialized:
     """Subscribers whose state this run worked out."""
     parts: int
     taken_over: int
-    """Parts that an interrupted run had written."""
+    """Parts that an interrupted run had written and that are in the store still."""
     started_over: bool
-    """Whether there was an interrupted run that could not be continued."""
+    """Whether there was an interrupted run of which nothing could be used."""
 
 
 @dataclass(frozen=True)
@@ -81,18 +89,17 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Ledger:
-    """How far a run has come: the parts whose rows are in the store, and how many people these are."""
+    """How far a run has come: the parts it has written, and the digest of each one's rows."""
 
     job: _Job
-    done: tuple[int, ...] = ()
-    subscribers: int = 0
+    done: dict[int, str]
 
-    def plus(self, part: int, subscribers: int) -> _Ledger:
-        return replace(self, done=(*self.done, part), subscribers=self.subscribers + subscribers)
+    def plus(self, part: int, digest: str) -> _Ledger:
+        return replace(self, done={**self.done, part: digest})
 
     def save(self, path: Path) -> None:
         beside = path.with_suffix(".tmp")
-        beside.write_bytes(orjson.dumps(asdict(self)))
+        beside.write_bytes(orjson.dumps(asdict(self), option=orjson.OPT_NON_STR_KEYS))
         beside.replace(path)
 
 
@@ -117,24 +124,26 @@ def materialize(
     prepared = prepare(home, MEMORY_LIMIT)
     moment = as_of or prepared.end + JUST_AFTER
     instant = microseconds(moment)
-    total = _count(prepared.folder.con)
+    total, folded, taken_over = _count(prepared.folder.con), 0, []
     parts = (part_size or PartSize()).parts(prepared.folder.con)
     job = _Job(prepared.fingerprint, prepared.catalogue.fingerprint, instant, place(home), parts, CUT_BY)
     path = home.var / "materialize.json"
-    with _alone(home):
-        begun = _begun(path, job, home)
-        started_over = begun is None and path.exists()
-        ledger = taken_over = begun or _Ledger(job)
-        with closing(_folders(home, prepared, ledger)) as folders:
+    with _alone(home), closing(prepared.store.online()) as store:
+        interrupted, ledger = path.exists(), _begun(path, job)
+        with closing(_folders(home, prepared, parts)) as folders:
             for part, folder in folders:
-                subscriber_ids = _everybody(folder.con)
-                instants = np.full(len(subscriber_ids), float(instant))
-                prepared.store.materialize(subscriber_ids, folder.fold(Spine(subscriber_ids, instants)))
-                ledger = ledger.plus(part, len(subscriber_ids))
+                ids = _everybody(folder.con)
+                if part in ledger.done and _digest(_stored(store, ids, prepared.catalogue)) == ledger.done[part]:
+                    taken_over.append(len(ids))
+                    continue
+                states = folder.fold(Spine(ids, np.full(len(ids), float(instant))))
+                prepared.store.materialize(ids, states)
+                ledger = ledger.plus(part, _digest([states]))
                 ledger.save(path)
-                share(ledger.subscribers / total)
+                folded += len(ids)
+                share((sum(taken_over) + folded) / total)
         path.unlink(missing_ok=True)
-    return Materialized(total, moment, total - taken_over.subscribers, parts, len(taken_over.done), started_over)
+    return Materialized(total, moment, folded, parts, len(taken_over), interrupted and folded == total)
 
 
 @contextmanager
@@ -145,31 +154,41 @@ def _alone(home: Home) -> Iterator[None]:
         yield
 
 
-def _begun(path: Path, job: _Job, home: Home) -> _Ledger | None:
-    """What an interrupted run has done of the job, if its rows are there still."""
+def _begun(path: Path, job: _Job) -> _Ledger:
+    """What an interrupted run has done of the job, by its own account."""
     try:
         raw = orjson.loads(path.read_bytes())
-        ledger = _Ledger(_Job(**raw["job"]), tuple(raw["done"]), raw["subscribers"])
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        ledger = _Ledger(_Job(**raw["job"]), {int(part): digest for part, digest in raw["done"].items()})
+    except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
         # Not there, cut off by a power failure, or of another version.
-        return None
-    if ledger.job != job:
-        return None
-    with closing(open_store(home)) as store:
-        # It may have been emptied in between.
-        return ledger if store.count() >= ledger.subscribers else None
+        return _Ledger(job, {})
+    return ledger if ledger.job == job else _Ledger(job, {})
 
 
-def _folders(home: Home, prepared: Prepared, ledger: _Ledger) -> Generator[tuple[int, Folder], None, None]:
-    """The parts that are still to be done, one at a time. What is laid on disk for them goes when this is closed."""
-    left = [part for part in range(ledger.job.parts) if part not in ledger.done]
-    if ledger.job.parts == 1:
-        yield from ((part, prepared.folder) for part in left)
-    elif left:
-        with EventLog(home).cut(prepared.folder.con, ledger.job.parts, left, MEMORY_LIMIT) as cut:
-            for part in left:
-                with cut.connect(part) as con:
-                    yield part, Folder(con, prepared.catalogue)
+def _stored(store: StateStore, subscriber_ids: pa.Array, catalogue: Catalogue) -> Iterator[States]:
+    """What is in the store of a part, some at a time."""
+    for start in range(0, len(subscriber_ids), ROWS_PER_READ):
+        states, _ = store.read(subscriber_ids.slice(start, ROWS_PER_READ).to_pylist(), catalogue)
+        yield states
+
+
+def _digest(slices: Iterable[States]) -> str:
+    """Of states, in however many slices. Anchors would not do: a corrected log ends when it ended before."""
+    whole = sha256()
+    for states in slices:
+        whole.update(checksums_of(states).tobytes())
+    return whole.hexdigest()
+
+
+def _folders(home: Home, prepared: Prepared, parts: int) -> Generator[tuple[int, Folder], None, None]:
+    """The parts, one at a time. What is laid on disk for them goes when this is closed."""
+    if parts == 1:
+        yield 0, prepared.folder
+        return
+    with EventLog(home).cut(prepared.folder.con, parts, range(parts), MEMORY_LIMIT) as cut:
+        for part in range(parts):
+            with cut.connect(part) as con:
+                yield part, Folder(con, prepared.catalogue)
 
 
 def _count(con: ibis.BaseBackend) -> int:

@@ -56,7 +56,7 @@ BULK_SHARE = 4
 """Bulk may hold one place in so many."""
 
 SWITCH_S = 0.005
-"""So long another thread may keep the interpreter: when bulk runs out of time, the event loop hears of it that late."""
+"""When bulk runs out of time the event loop, beside busy threads, hears of it about so late."""
 _CAUTION = 1.5
 """How many times what something usually takes is set aside for it."""
 _MEMORY = 0.9

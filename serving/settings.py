@@ -38,7 +38,7 @@ class ServingSettings(BaseSettings):
     answer_deadline_s: float = Field(default=10.0, gt=0, description="Ends what hangs; an answer takes milliseconds.")
     max_ids: int = Field(default=MAX_IDS, ge=1, le=MAX_IDS)
     max_in_flight: int = Field(
-        default=256,
+        default=128,
         ge=1,
         description="Accepted requests at once, a quarter of them bulk; further ones are shed with 429.",
     )

@@ -73,7 +73,7 @@ def test_answers_of_every_kind_are_understood() -> None:
     said = b"+OK\r\n", b":-7\r\n", b"-ERR no\r\n", b"$-1\r\n", b"*2\r\n$1\r\n5\r\n*1\r\n$1\r\nk\r\n"
     with answering(*said) as wire:
         answers = wire.ask_all([command("ANY")] * 5, monotonic() + SOON_S)
-    assert answers == [b"OK", -7, Refusal("ERR no"), None, [b"5", [b"k"]]]
+    assert answers == [b"OK", -7, Refusal("ERR"), None, [b"5", [b"k"]]]
 
 
 @pytest.mark.parametrize(
@@ -108,6 +108,44 @@ def test_what_is_no_answer_to_two_keys_is_refused_at_once(said: bytes) -> None:
     with answering(said) as wire, pytest.raises(StoreUnavailable) as caught:
         wire.values(["a", "b"], 0, monotonic() + SOON_S)
     assert str(caught.value).isprintable()
+
+
+SECRET = "S3CRET of ann"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"-ERR unknown command 'AUTH', with args beginning with: 'ann' '{SECRET}' \r\n",
+        f"-NOAUTH {SECRET}\r\n",
+        f"-{SECRET}\r\n",
+        f"+{SECRET}\r\n",
+        f"${SECRET}\r\n",
+        f":{SECRET}\r\n",
+        f"{SECRET}\r\n",
+        f"*2\r\n${SECRET}\r\n",
+        f"*2\r\n$-1\r\n$-1\r\n{SECRET}\r\n",
+        SECRET * 100,
+    ],
+)
+def test_nothing_of_what_the_server_says_is_repeated_but_the_code_of_a_refusal(said: str) -> None:
+    with answering(said.encode()) as wire, pytest.raises(StoreUnavailable) as caught:
+        wire.values(["a", "b"], 0, monotonic() + SOON_S)
+    assert "S3CRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (b"-LOADING wait\r\n", "it says no (LOADING)"),
+        (b"-NOSCRIPT\r\n", "it says no (NOSCRIPT)"),
+        (b"-\r\n", "it says no"),
+    ],
+)
+def test_a_refusal_shows_its_code(said: bytes, shown: str) -> None:
+    with answering(said) as wire, pytest.raises(StoreUnavailable) as caught:
+        wire.ask(command("PING"), monotonic() + SOON_S)
+    assert caught.value.reason == shown
 
 
 @pytest.mark.parametrize("said", [b"hello\r\n", b":x\r\n", b"*1\r\n" * 20, b"*99999999999\r\n", b"+OK\r\n+OK\r\n"])
@@ -192,7 +230,9 @@ def test_a_unix_socket_is_connected_to(tmp_path: Path) -> None:
                 assert peer.recv(100) == command("PING")
 
 
-def test_a_name_that_takes_too_long_to_look_up_costs_no_more_than_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Names are looked up only once this is set."""
     known, may_answer = socket.getaddrinfo, threading.Event()
 
     def slow(host: str, port: int, *, type: int, flags: int = 0) -> object:
@@ -201,11 +241,35 @@ def test_a_name_that_takes_too_long_to_look_up_costs_no_more_than_the_deadline(m
         return known(host, port, type=type, flags=flags)
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
+    yield may_answer
+    may_answer.set()
+
+
+def looking_up() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "store-name"]
+
+
+def test_a_name_that_takes_too_long_to_look_up_costs_no_more_than_the_deadline(hanging: threading.Event) -> None:
     began = monotonic()
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError, match="looking up the name timed out"):
         connect(Address.parse("redis://localhost:1"), began + 0.1)
     assert monotonic() - began < 1
-    may_answer.set()
+
+
+def test_a_name_is_looked_up_once_at_a_time_however_many_ask_and_anew_afterwards(hanging: threading.Event) -> None:
+    with socket.create_server(("localhost", 0)) as server:
+        address = Address.parse(f"redis://localhost:{server.getsockname()[1]}")
+        for _ in range(5):
+            with pytest.raises(TimeoutError):
+                connect(address, monotonic() + 0.01)
+        (under_way,) = looking_up()
+        late = threading.Timer(0.1, hanging.set)
+        late.start()
+        # Who waits for the same look-up gets its answer.
+        connect(address, monotonic() + SOON_S).close()
+        late.join()
+        under_way.join(SOON_S)
+        connect(address, monotonic() + SOON_S).close()
 
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "a" * 70, "a..b"])

@@ -199,7 +199,48 @@ def test_a_ledger_that_cannot_be_believed_is_ignored(
     stopped_after(home, 2)
     meanwhile(home)
     done = in_parts(home)
-    assert (done.taken_over, done.started_over) == (0, True)
+    assert (done.folded, done.started_over) == (PEOPLE + 1, True)
+    assert stored(home) == whole
+
+
+def older_rows(home: Home, others: bytes) -> None:
+    """As materialized before somebody told more about the same days."""
+    with closing(sqlite3.connect(home.online)) as connection, connection:
+        connection.execute("UPDATE states SET row = ?, anchor = anchor - 1 WHERE subscriber_id = 's1'", (others,))
+
+
+def other_rows(home: Home, others: bytes) -> None:
+    """Of the same instant: a log that was corrected ends when it ended before."""
+    with closing(sqlite3.connect(home.online)) as connection, connection:
+        connection.execute("UPDATE states SET row = ? WHERE subscriber_id = 's1'", (others,))
+
+
+def lost_rows(home: Home, others: bytes) -> None:
+    """And as many of somebody else, so that counting would not tell."""
+    with closing(sqlite3.connect(home.online)) as connection, connection:
+        connection.execute("UPDATE states SET subscriber_id = 'somebody else' WHERE subscriber_id = 's1'")
+
+
+@pytest.mark.parametrize("restored", [older_rows, other_rows, lost_rows])
+def test_a_part_whose_rows_are_not_what_was_written_is_done_again(
+    home: Home, whole: dict[str, tuple[float, bytes]], restored: Callable[[Home, bytes], None]
+) -> None:
+    stopped_after(home, 5)
+    restored(home, whole["s2"][1])
+    done = in_parts(home)
+    assert (done.taken_over, done.started_over) == (4, False)
+    assert 0 < done.folded < PEOPLE
+    rows = stored(home)
+    assert {one: rows[one] for one in whole} == whole
+    assert left_over(home) == []
+
+
+def test_rows_are_read_back_some_at_a_time(
+    home: Home, whole: dict[str, tuple[float, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.materialize.ROWS_PER_READ", 2)
+    stopped_after(home, 5)
+    assert in_parts(home).folded == 0
     assert stored(home) == whole
 
 

@@ -8,19 +8,20 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import pytest
 
 from features.catalogue import VIEWS, Catalogue, as_of_name
 from features.errors import StoreUnavailable
-from features.online import SqliteStateStore, StateStore
+from features.online import Found, SqliteStateStore, StateStore
 from features.online_redis import RedisStateStore
 from features.state import States, identity
 from serving.breaker import BUDGET_S, Breaker
@@ -32,8 +33,10 @@ CATALOGUE = Catalogue()
 IDS = [f"s{i}" for i in range(200)]
 SCORED_AT = datetime(2026, 11, 23, 8, 15, tzinfo=UTC)
 RECOVERY_S = 5.0
-NOBODY_WAITS_S = 1.0
-"""Far above the budget: machines that run tests are busy, and a client that hangs does so for longer."""
+BUSY_S = 0.5
+"""A machine that runs tests keeps one waiting so long in all, through no fault of the store."""
+USUAL_S = 0.06
+"""Half of the reads take no longer, busy machine or not: most are not even tried."""
 FAULTS = [mode for mode in MODES if mode != "pass"]
 
 
@@ -53,22 +56,21 @@ class Witness:
     """Reads again and again, and remembers how long it took and whether anything false was said."""
 
     breaker: Breaker
-    answered: int = 0
-    refused: int = 0
-    took_s: list[float] = field(default_factory=list)
+    answered_s: list[float] = field(default_factory=list)
+    """How long each took."""
+    refused_s: list[float] = field(default_factory=list)
 
     def read(self, ids: list[str]) -> None:
         began = time.monotonic()
         try:
             states, found = self.breaker.read(ids, CATALOGUE)
         except StoreUnavailable:
-            self.refused += 1
+            self.refused_s.append(time.monotonic() - began)
         else:
-            self.answered += 1
+            self.answered_s.append(time.monotonic() - began)
             places = [int(one[1:]) for one in ids]
             assert found.all()
             assert states.tobytes() == STATES[places].tobytes()
-        self.took_s.append(time.monotonic() - began)
 
     def read_for(self, seconds: float) -> None:
         """One, some, many: small and large answers."""
@@ -85,10 +87,15 @@ class Witness:
 
     def sees_it_well(self) -> bool:
         """Three answers in a row."""
-        before = self.refused
+        before = len(self.refused_s)
         for count in (1, 10, len(IDS)):
             self.read(IDS[:count])
-        return self.refused == before
+        return len(self.refused_s) == before
+
+    def waited_little(self) -> bool:
+        """One budget for each read that was tried in vain, and for the others next to nothing."""
+        owed_s = self.breaker.failures * self.breaker.budget_s
+        return median(self.answered_s + self.refused_s) < USUAL_S and sum(self.refused_s) < owed_s + BUSY_S
 
 
 def until(holds: Callable[[], bool]) -> bool:
@@ -132,17 +139,35 @@ def statuses(scorer: Scorer, ids: list[str]) -> tuple[set[str], bool]:
     return set(scores.listed("status")), scores.store_failed
 
 
+class Sluggish(SqliteStateStore):
+    """Cares little how long it may take, but fails in the end."""
+
+    def read(
+        self, subscriber_ids: Sequence[str], catalogue: Catalogue, timeout_s: float | None = None
+    ) -> tuple[States, Found]:
+        time.sleep(0.9)
+        raise StoreUnavailable("it took too long")
+
+
+def test_a_witness_notices_a_single_read_that_takes_longer_than_it_may(tmp_path: Path) -> None:
+    with guarded(Sluggish(tmp_path / "online.db")) as breaker:
+        witness = Witness(breaker)
+        witness.read_for(1.0)
+        assert breaker.failures == 1
+        assert not witness.waited_little()
+
+
 def test_a_locked_database_means_priors_at_once_and_passes(database: Path) -> None:
     with guarded(SqliteStateStore(database)) as breaker:
         scorer = Scorer({}, breaker, 3600.0)
         with locked(database):
             began = time.monotonic()
             assert statuses(scorer, IDS[:1]) == ({"prior"}, True)
-            assert time.monotonic() - began < NOBODY_WAITS_S
+            assert time.monotonic() - began < BUDGET_S + BUSY_S
             assert breaker.is_open
             began = time.monotonic()
             assert all(statuses(scorer, IDS) == ({"prior"}, True) for _ in range(20))
-            assert time.monotonic() - began < NOBODY_WAITS_S
+            assert time.monotonic() - began < BUDGET_S + BUSY_S
         assert until(lambda: statuses(scorer, IDS) == ({"stale"}, False))
 
 
@@ -151,8 +176,8 @@ def test_a_locked_database_is_given_no_more_than_the_budget_whatever_the_store_w
     with guarded(patient) as breaker, locked(database):
         witness = Witness(breaker)
         witness.read_for(0.2)
-        assert max(witness.took_s) < NOBODY_WAITS_S
-        assert witness.answered == 0
+        assert witness.waited_little()
+        assert not witness.answered_s
 
 
 def test_a_database_that_is_not_there_yet_is_found_once_it_is(tmp_path: Path, database: Path) -> None:
@@ -160,7 +185,7 @@ def test_a_database_that_is_not_there_yet_is_found_once_it_is(tmp_path: Path, da
     with guarded(SqliteStateStore(path)) as breaker:
         witness = Witness(breaker)
         witness.read_for(0.2)
-        assert (witness.answered, breaker.opened) == (0, 1)
+        assert (len(witness.answered_s), breaker.opened) == (0, 1)
         SqliteStateStore(path).write(IDS, STATES)
         assert until(witness.sees_it_well)
 
@@ -173,8 +198,8 @@ def test_a_broken_network_keeps_nobody_waiting_and_says_nothing_false(wire: Prox
         witness = Witness(breaker)
         wire.switch(fault)
         witness.read_for(1.0)
-        assert witness.refused > 100 > witness.answered
-        assert max(witness.took_s) < NOBODY_WAITS_S
+        assert len(witness.refused_s) > 100 > len(witness.answered_s)
+        assert witness.waited_little()
         assert breaker.failures < 20
         wire.switch("pass")
         assert until(witness.sees_it_well)
@@ -188,7 +213,7 @@ def test_a_service_that_starts_into_a_broken_network_finds_the_store_once_it_is_
     with guarded(RedisStateStore(wire.url)) as breaker:
         witness = Witness(breaker)
         witness.read_for(0.3)
-        assert max(witness.took_s) < NOBODY_WAITS_S
+        assert witness.waited_little()
         wire.switch("pass")
         assert until(witness.sees_it_well)
 
@@ -204,7 +229,7 @@ def test_a_flapping_network_costs_little_and_says_nothing_false(wire: Proxy) -> 
         wire.switch("pass")
         for future in reading:
             future.result(timeout=10.0)
-        assert max(max(witness.took_s) for witness in witnesses) < NOBODY_WAITS_S
+        assert all(witness.waited_little() for witness in witnesses)
         assert until(witnesses[0].sees_it_well)
 
 
@@ -217,8 +242,8 @@ def test_a_server_that_is_killed_is_missed_once_and_found_again(server: Valkey) 
             witness.read_for(0.5)
         finally:
             server.start()
-        assert witness.refused > 50
-        assert max(witness.took_s) < NOBODY_WAITS_S
+        assert len(witness.refused_s) > 50
+        assert witness.waited_little()
         assert until(witness.sees_it_well)
 
 
@@ -231,8 +256,8 @@ def test_a_server_that_is_frozen_keeps_nobody_waiting(server: Valkey) -> None:
             witness.read_for(0.5)
         finally:
             server.thaw()
-        assert witness.refused > 50
-        assert max(witness.took_s) < NOBODY_WAITS_S
+        assert len(witness.refused_s) > 50
+        assert witness.waited_little()
         assert until(witness.sees_it_well)
 
 
