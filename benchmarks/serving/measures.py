@@ -161,7 +161,7 @@ def _fill_stock(bench: Bench, database: Database) -> dict[str, float]:
 
 
 def _emptied(url: str) -> float:
-    redis.Redis.from_url(url).flushall()
+    redis.Redis.from_url(url).execute_command("FLUSHALL", "SYNC")
     return _used(url)
 
 
@@ -551,7 +551,7 @@ def _add_faults(measured: Measured, records: load.Records, spans: Sequence[tuple
     for name, begin, end in spans:
         part = records.during(begin, end)
         if len(part.status):
-            told.setdefault(name, []).append(_told(part, begin))
+            told.setdefault(name, []).append(_told(part, begin, end))
     measured.facts |= {"statuses": _by_status(records), "phases": told, "generator_cpu_share": records.cpu_share}
     recoveries = [run["mended_s"] for name, runs in told.items() if name.startswith("after") for run in runs]
     if recoveries:
@@ -560,7 +560,7 @@ def _add_faults(measured: Measured, records: load.Records, spans: Sequence[tuple
         measured.add(f"{name}: p99", [run["p99_ms"] for run in runs], "ms")
 
 
-def _told(part: load.Records, begin: float) -> dict[str, Any]:
+def _told(part: load.Records, begin: float, end: float) -> dict[str, Any]:
     # All are known, so whoever gets the prior could not be read.
     read = part.label != load.LABELS.index("prior")
     return {
@@ -572,7 +572,8 @@ def _told(part: load.Records, begin: float) -> dict[str, Any]:
         "longest_ms": float(part.seconds.max()) * 1000,
         "read_share": float(read.mean()),
         "first_read_s": float(part.done[read].min() - begin) if read.any() else None,
-        "mended_s": _mended(part.done - begin, read),
+        # Who was answered in the next phase met the next fault.
+        "mended_s": _mended(part.done[part.done < end] - begin, read[part.done < end]),
     }
 
 

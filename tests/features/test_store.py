@@ -144,6 +144,21 @@ def test_a_row_stamped_at_the_instant_is_seen_and_one_a_microsecond_later_is_not
     assert read[1:].tobytes() == np.concatenate([earlier, earlier, later]).tobytes()
 
 
+def test_a_view_whose_rows_stand_in_another_order_is_joined_by_its_own_keys(
+    store: FeatureStore, tmp_path: Path
+) -> None:
+    """Views written together are joined once; a write that was cut short between two of them leaves others."""
+    states = some_states(2, MONDAY)
+    store.write_states(pa.array(["a", "b"]), states, MONDAY)
+    other = FeatureStore(Home(tmp_path / "other"), CATALOGUE)
+    other.write_states(pa.array(["b", "a"]), states[::-1], MONDAY)
+    [file] = (other.home.offline / "recency").glob("*.parquet")
+    assert (store.home.offline / "recency" / file.name).exists()
+    shutil.copy(file, store.home.offline / "recency")
+    read, _ = store.historical("churn", spine_of(("a", MONDAY), ("b", MONDAY)))
+    assert read.tobytes() == states.tobytes()
+
+
 def test_the_unknown_are_not_found(store: FeatureStore) -> None:
     store.write_states(pa.array(["a"]), some_states(1, MONDAY), MONDAY)
     read, found = store.historical("churn", spine_of(("b", MONDAY), (None, MONDAY), ("a", None)))

@@ -19,8 +19,8 @@ from features.contract import MODELS
 from features.home import Home
 from features.online import SqliteStateStore
 from features.state import States
-from serving.answers import SCORED_SCHEMA
-from serving.schemas import ScoreRequest
+from serving.answers import SCORED_SCHEMA, Scores
+from serving.schemas import Context, ScoreRequest
 from serving.scorer import Scorer
 from serving.swap import Shelf
 
@@ -264,3 +264,44 @@ def test_without_any_bundle_everybody_still_has_a_status(home: Home, now: dateti
         "last_engagement_at",
         "scored_at",
     ]
+
+
+def test_a_stranger_gets_the_prior_of_those_who_care_for_the_content(loaded: Scorer, now: datetime) -> None:
+    """The ladder's last two steps, each named."""
+    by_content = loaded.bundles["churn"].priors["content"]
+    word = next(iter(by_content))
+    assert by_content[word]["probability"] != loaded.bundles["churn"].priors["probability"]
+    for content, whose, expected in (
+        ((), "global", loaded.bundles["churn"].priors),
+        (("nothing we know",), "global", loaded.bundles["churn"].priors),
+        (("nothing we know", word), "segment", by_content[word]),
+    ):
+        request = ScoreRequest(subscriber_ids=(STRANGER, "another"), context=Context(content=content))
+        for scores in (loaded.score(request, now), loaded.priors(request, now)):
+            assert scores.listed("status") == ["prior"] * 2
+            assert scores.listed("prior") == [whose] * 2
+            assert scores.listed("churn_probability") == [expected["probability"]] * 2
+
+
+def test_priors_are_what_a_stranger_gets_from_the_store(loaded: Scorer, now: datetime) -> None:
+    ids = tuple(f"stranger {i}" for i in range(40))
+    asked = ScoreRequest(subscriber_ids=ids, context=Context(campaign_id="c", quiet_hours=(22, 7)))
+    read, unread = (table_of(loaded, scores, now) for scores in (loaded.score(asked, now), loaded.priors(asked, now)))
+    assert read.equals(unread)
+
+
+def test_the_person_is_not_in_an_answer_about_a_segment(
+    loaded: Scorer, known: tuple[list[str], States], now: datetime
+) -> None:
+    """Whoever is known is scored in person, whatever the context says."""
+    word = next(iter(loaded.bundles["churn"].priors["content"]))
+    plain, with_content = (
+        loaded.score(ScoreRequest(subscriber_ids=tuple(known[0][:20]), models=("churn",), context=context), now)
+        for context in (None, Context(content=(word,)))
+    )
+    assert plain.listed("churn_probability") == with_content.listed("churn_probability")
+    assert set(plain.listed("prior")) == {None}
+
+
+def table_of(scorer: Scorer, scores: Scores, at: datetime) -> pa.Table:
+    return scores.to_table(scorer.versions, at)
