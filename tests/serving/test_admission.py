@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import datetime
 from math import inf
 from pathlib import Path
 from threading import Event
@@ -19,8 +20,9 @@ import pytest
 
 from features.errors import MalformedRequest, Overloaded
 from serving.admission import FEW_IDS, MAX_DEADLINE_MS, SMALL_BODY, Admission, Pace, Place, class_of, read_deadline
+from serving.answers import Scores
 from serving.meters import Meters
-from serving.schemas import ScoreResponse
+from serving.schemas import ScoreRequest, ScoreResponse
 from tests.serving.stand_in import FixedScorer, Front, front, serving
 
 CANARY = "anna@example.org"
@@ -207,6 +209,31 @@ def test_a_bulk_that_overruns_its_deadline_gets_priors_in_time_and_is_written_do
         assert behind.guard.meters.degraded == {"send": 0, "bulk": 1}
         assert behind.guard.meters.scores == {"prior": len(MANY["subscriber_ids"])}
     assert logged(tmp_path) == {answer.json()["request_id"]: 3 * len(MANY["subscriber_ids"])}
+
+
+class SlowPriors(FixedScorer):
+    """Priors for many take until the gate opens."""
+
+    def priors(self, request: ScoreRequest, scored_at: datetime) -> Scores:
+        scores = super().priors(request, scored_at)
+        self.spoil(dict(scores.columns))
+        return scores
+
+
+def test_bulk_that_is_too_late_for_scores_keeps_no_send_waiting_and_counts_as_work(tmp_path: Path) -> None:
+    gate = Gate()
+    with asking(tmp_path, gate) as (behind, ask), ThreadPoolExecutor(1) as pool:
+        behind.engine.scorer = SlowPriors(spoil=gate)
+        behind.guard.admission.scoring["bulk"].learn(1_000, 5)
+        late = pool.submit(ask, MANY, 1)
+        assert gate.reached.wait(5)
+        until(lambda: behind.guard.admission.waiting_s > 0)
+        assert statuses(ask(ONE)) == {"ok"}
+        assert not late.done()
+        gate.open.set()
+        assert statuses(late.result()) == {"prior"}
+        until(lambda: behind.guard.admission.waiting_s < 1e-9)
+    assert behind.guard.meters.degraded == {"send": 0, "bulk": 1}
 
 
 def test_a_bulk_whose_turn_would_come_too_late_gets_priors_without_waiting_for_it(tmp_path: Path) -> None:

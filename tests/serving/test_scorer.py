@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -281,6 +282,17 @@ def test_a_stranger_gets_the_prior_of_those_who_care_for_the_content(loaded: Sco
             assert scores.listed("status") == ["prior"] * 2
             assert scores.listed("prior") == [whose] * 2
             assert scores.listed("churn_probability") == [expected["probability"]] * 2
+
+
+def test_an_answer_is_about_a_segment_only_when_every_model_in_it_is(loaded: Scorer, now: datetime) -> None:
+    word = next(iter(loaded.bundles["churn"].priors["content"]))
+    plain = {name: value for name, value in loaded.bundles["lead_score"].priors.items() if name != "content"}
+    bundles = {**loaded.bundles, "lead_score": replace(loaded.bundles["lead_score"], priors=plain)}
+    scorer = Scorer(bundles, loaded.store, loaded.stale_after_s)
+    context = Context(content=(word,))
+    for models, whose in ((("churn",), "segment"), (("churn", "lead_score"), "global")):
+        request = ScoreRequest(subscriber_ids=(STRANGER,), models=models, context=context)  # type: ignore[arg-type]
+        assert scorer.score(request, now).listed("prior") == [whose]
 
 
 def test_priors_are_what_a_stranger_gets_from_the_store(loaded: Scorer, now: datetime) -> None:
