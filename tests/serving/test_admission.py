@@ -276,7 +276,7 @@ def test_a_malformed_deadline_is_refused_by_name(tmp_path: Path) -> None:
         for text in malformed:
             answer = ask(ONE, text)
             assert (answer.status_code, answer.json()["field"]) == (400, "X-Deadline-Ms")
-            assert len(text) < 4 or text not in answer.text
+            assert len(text) < 4 or text not in answer.text.replace(answer.json()["request_id"], "")
         assert behind.guard.meters.admitted == {"send": 0, "bulk": 0}
 
 
