@@ -81,12 +81,6 @@ def last_engagement_at(states: States) -> Column:
     return cast(Column, np.fmax.reduce([states[f"last_{kind}_at"] for kind in ENGAGEMENT_TYPES]))
 
 
-def campaign_affinity(states: States, slots: Sequence[int]) -> Column:
-    """Share of a person's engagement that went to a campaign's content slots, shrunk by one event; 0–1."""
-    engaged = states["content_engaged"].astype(np.float64)
-    return cast(Column, engaged[:, list(slots)].sum(axis=1) / (engaged.sum(axis=1) + 1))
-
-
 @dataclass(frozen=True)
 class _Sight:
     """Some subscribers seen from an instant."""

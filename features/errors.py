@@ -137,7 +137,7 @@ class StoreUnavailable(FeatureError):
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
-        super().__init__(f"The online store cannot be read: {reason}. Scores fall back to priors until it is back.")
+        super().__init__(f"The online store cannot be used: {reason}. `inbox doctor` says how it is.")
 
 
 class DatasetError(ScoringError):

@@ -31,7 +31,7 @@ from features.catalogue import (
 )
 from features.contract import ENGAGEMENT_TYPES, EVENT_TYPES, RESPONSE_TYPES, VISIT_TYPES
 from features.evidence import HUMAN_THRESHOLD, epoch_us, evidence
-from features.state import HOUR_CEILING, MICROSECONDS_PER_DAY, QUANTUM, States, identity
+from features.state import HOUR_CEILING, MICROSECONDS_PER_DAY, MONEY_QUANTUM, QUANTUM, States, identity
 
 SPINE_CHUNK_ROWS = 50_000
 """Spine rows folded at a time: bounds memory, changes no result."""
@@ -112,9 +112,9 @@ class Folder:
         return joined.select(*fixed, **{f"attribute_{i}": joined[name] for i, name in enumerate(names)})
 
 
-def exact(values: ir.Value) -> ir.Value:
+def exact(values: ir.Value, quantum: float = QUANTUM) -> ir.Value:
     """A term of a sum, in whole quanta: integers add without rounding, in any order."""
-    return (values / QUANTUM).round().cast("int64")
+    return (values / quantum).round().cast("int64")
 
 
 def halved(age_days: ir.Value, half_life_days: float) -> ir.Value:
@@ -125,8 +125,9 @@ def halved(age_days: ir.Value, half_life_days: float) -> ir.Value:
 def _by_type(visible: ir.Table) -> ir.Table:
     """Every single-valued field's material, by spine row and event type.
 
-    Sums come in quanta, moments in microseconds, null where there is none. A narrow aggregate per type and the spreading
-    into fields afterwards is several times faster than one wide aggregate with a condition per field.
+    Sums come in quanta (of money in its own), moments in microseconds, null where there is none. A narrow aggregate
+    per type and the spreading into fields afterwards is several times faster than one wide aggregate with a condition
+    per field.
     """
     human, value = visible.human, visible.value.fill_null(0.0)
     terms = visible.select(
@@ -137,16 +138,20 @@ def _by_type(visible: ir.Table) -> ir.Table:
         person=human >= HUMAN_THRESHOLD,
         count=exact(human),
         machine=exact(1.0 - human),
-        money=exact(value),
+        money=exact(value, MONEY_QUANTUM),
         **{f"decayed_{days}d": exact(human * halved(visible.age_days, days)) for days in HALF_LIVES_DAYS},
-        **{f"money_{days}d": exact(value * halved(visible.age_days, days)) for days in HALF_LIVES_DAYS[2:]},
+        **{
+            f"money_{days}d": exact(value * halved(visible.age_days, days), MONEY_QUANTUM)
+            for days in HALF_LIVES_DAYS[2:]
+        },
     )
     sums = [name for name in terms.columns if name not in ("row", "event_type", "occurred_us", "value", "person")]
     return terms.group_by("row", "event_type").aggregate(
         last=terms.occurred_us.max(where=terms.person),
         first=terms.occurred_us.min(where=terms.person),
         largest=terms.value.max(),
-        **{name: terms[name].sum() for name in sums},
+        # The backend's sum is wider than its terms; made a float there, it may be as large as it likes.
+        **{name: terms[name].sum().cast("float64") for name in sums},
     )
 
 
@@ -156,9 +161,9 @@ def _by_hour(visible: ir.Table) -> ir.Table:
     terms = visible.select("row", "event_type", slot="hour_of_week", units=units)
     kind = terms.event_type
     return terms.group_by("row", "slot").aggregate(
-        sent_by_hour=terms.units.sum(where=kind == "sent"),
-        response_by_hour=terms.units.sum(where=kind.isin(RESPONSE_TYPES)),
-        visit_by_hour=terms.units.sum(where=kind.isin(VISIT_TYPES)),
+        sent_by_hour=terms.units.sum(where=kind == "sent").cast("float64"),
+        response_by_hour=terms.units.sum(where=kind.isin(RESPONSE_TYPES)).cast("float64"),
+        visit_by_hour=terms.units.sum(where=kind.isin(VISIT_TYPES)).cast("float64"),
     )
 
 
@@ -169,8 +174,8 @@ def _by_content(visible: ir.Table, catalogue: Catalogue) -> ir.Table:
     terms = each.select("row", "event_type", "slot", quanta=concerned)
     kind = terms.event_type
     return terms.group_by("row", "slot").aggregate(
-        content_engaged=terms.quanta.sum(where=kind.isin(ENGAGEMENT_TYPES)),
-        content_sent=terms.quanta.sum(where=kind == "sent"),
+        content_engaged=terms.quanta.sum(where=kind.isin(ENGAGEMENT_TYPES)).cast("float64"),
+        content_sent=terms.quanta.sum(where=kind == "sent").cast("float64"),
     )
 
 
@@ -196,11 +201,17 @@ def _scatter(states: States, found: pa.Table) -> None:
         chosen = found.filter(pa.array(types == kind))
         rows = chosen["row"].to_numpy()
         for field, column in _fields_of_type(kind).items():
-            values = chosen[column].cast(pa.float64(), safe=False).to_numpy()
-            states[field][rows] = values if column in ("last", "first", "largest") else values * QUANTUM
+            states[field][rows] = chosen[column].cast(pa.float64()).to_numpy() * _unit(column)
         if kind in ENGAGEMENT_TYPES:
-            first = chosen["first"].cast(pa.float64(), safe=False).to_numpy()
+            first = chosen["first"].cast(pa.float64()).to_numpy()
             states["first_engagement_at"][rows] = np.fmin(states["first_engagement_at"][rows], first)
+
+
+def _unit(column: str) -> float:
+    """What one of a column of ``_by_type`` stands for."""
+    if column in ("last", "first", "largest"):
+        return 1.0
+    return MONEY_QUANTUM if column.startswith("money") else QUANTUM
 
 
 def _fields_of_type(kind: str) -> dict[str, str]:
@@ -221,7 +232,7 @@ def _fields_of_type(kind: str) -> dict[str, str]:
 def _scatter_slots(states: States, long: pa.Table) -> None:
     rows, slots = long["row"].to_numpy(), long["slot"].to_numpy()
     for name in long.column_names[2:]:
-        sums = np.nan_to_num(long[name].cast(pa.float64(), safe=False).to_numpy())
+        sums = np.nan_to_num(long[name].cast(pa.float64()).to_numpy())
         hourly = states[name].dtype == np.uint16
         states[name][rows, slots] = np.minimum(sums, HOUR_CEILING) if hourly else sums * QUANTUM
 
@@ -235,7 +246,7 @@ def _scatter_profile(states: States, profiles: pa.Table, catalogue: Catalogue) -
     for i, attribute in enumerate(catalogue.attributes):
         column = profiles[f"attribute_{i}"]
         if attribute.categories is None:
-            states[attribute.field_name][rows] = column.cast(pa.float64(), safe=False).to_numpy()
+            states[attribute.field_name][rows] = column.cast(pa.float64()).to_numpy()
         else:
             states[attribute.field_name][rows] = category_codes(column, attribute.categories)
 

@@ -56,6 +56,8 @@ GATHERED_BYTES = 64 << 20
 """So much is checked at a time. Planning a check takes DuckDB 0.1 s, so that single blocks cost twice as much."""
 ID_LENGTH = 256
 FIRST_YEAR, LAST_YEAR = 1990, 2100
+LARGEST_VALUE = 10**12
+"""Of one event, in the list's currency: sums are folded in 64-bit integers."""
 CLOCK_TOLERANCE = timedelta(days=1)
 """How far ahead of ours a clock that stamps events may run."""
 
@@ -825,6 +827,7 @@ def _faults(contract: Contract, kinds: Mapping[str, str]) -> Iterator[tuple[str,
             yield f"{name} > {soon}", f"{name} is in the future: check the clock that wrote it"
         yield f"{_written('value', kinds)} and value is null", "value is not a number"
         yield "not isfinite(value)", "value is not a finite number"
+        yield f"abs(value) > {LARGEST_VALUE}", f"value is beyond {LARGEST_VALUE:,}: write it in larger units"
 
 
 def _instant_faults(name: str, kind: str) -> Iterator[tuple[str, str]]:

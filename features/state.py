@@ -20,6 +20,8 @@ States = npt.NDArray[Any]
 
 QUANTUM = 2.0**-32
 """Sums are folded in whole multiples of this, as integers: no order of events changes a bit."""
+MONEY_QUANTUM = 2.0**-20
+"""The same for money, about a millionth of a unit: amounts are larger, and must fit 64 bits (``intake`` bounds them)."""
 HOUR_CEILING = 2**16 - 1
 MICROSECONDS_PER_DAY = 86_400_000_000
 

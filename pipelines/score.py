@@ -67,7 +67,7 @@ def score_list(
         )
         scores = scorer.score(request, moment)
         if scores.store_failed:
-            raise StoreUnavailable("it is not there or does not answer; `inbox materialize` makes it")
+            raise StoreUnavailable("it is not there or does not answer; `inbox materialize` fills it")
         tables.append(scores.to_table(scorer.versions, moment))
         share((start + len(request.subscriber_ids)) / len(wanted))
     return pa.concat_tables(tables)

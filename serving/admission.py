@@ -55,8 +55,10 @@ MAX_DEADLINE_MS = 60_000
 BULK_SHARE = 4
 """Bulk may hold one place in so many."""
 
-SWITCH_S = 0.005
+HEARD_LATE_S = 0.005
 """When bulk runs out of time the event loop, beside busy threads, hears of it about so late."""
+SEND_PRIORS_S = 0.0005
+"""What priors of a few take, rendered."""
 _CAUTION = 1.5
 """How many times what something usually takes is set aside for it."""
 _MEMORY = 0.9
@@ -132,7 +134,7 @@ class Admission:
         self.waiting_s = 0.0
         """Seconds of bulk work not done yet."""
         self.scoring = {"bulk": Pace(0.000_05), "reasons": Pace(0.005)}
-        self.priors: dict[Class, Pace] = {"send": Pace(0.000_5), "bulk": Pace(0.000_02)}
+        self.priors = Pace(0.000_02)
 
     @property
     def in_flight(self) -> int:
@@ -223,20 +225,19 @@ class Place:
 
     async def answer(self, ways: Ways[T], rows: int, explain: bool, deadline_s: float, threads: Threads) -> T:
         """Scores, or priors if scores would be later than ``deadline_s`` after arrival."""
-        units = rows if self.kind == "bulk" else 1
-        fallback = self.admission.priors[self.kind]
         # Before the guard saw it, it waited for the turn before, which most likely was as long as this one.
-        until = self.arrived - self._turn_s + deadline_s - _CAUTION * fallback.cost(units)
+        until = self.arrived - self._turn_s + deadline_s
         if self.kind == "send":
-            return await ways.send(until)
-        pace = self.admission.scoring["reasons" if explain else "bulk"]
-        ready_at = perf_counter() + self.admission.waiting_s + (_CAUTION * pace.cost(units) if pace.is_fresh else 0.0)
+            return await ways.send(until - _CAUTION * SEND_PRIORS_S)
+        fallback, pace = self.admission.priors, self.admission.scoring["reasons" if explain else "bulk"]
+        until -= _CAUTION * fallback.cost(rows)
+        ready_at = perf_counter() + self.admission.waiting_s + (_CAUTION * pace.cost(rows) if pace.is_fresh else 0.0)
         if ready_at <= until:
-            scored = await self._in_turn(ways.bulk, pace, units, until - SWITCH_S, threads.scores)
+            scored = await self._in_turn(ways.bulk, pace, rows, until - HEARD_LATE_S, threads.scores)
             if scored is not None:
                 return scored
         self.admission.meters.degraded["bulk"] += 1
-        return await self._aside(ways.priors, fallback, units, threads.priors)
+        return await self._aside(ways.priors, fallback, rows, threads.priors)
 
     async def _aside(self, priors: Callable[[], T], pace: Pace, units: int, thread: Executor) -> T:
         """Priors, from their own thread."""

@@ -48,7 +48,7 @@ class ScorerLike(Protocol):
         """
 
     def priors(self, request: ScoreRequest, scored_at: datetime) -> Scores:
-        """Everybody's prior for everybody: no store, no trees."""
+        """What is said of strangers, of everybody asked for: no store, no trees."""
 
 
 @dataclass

@@ -280,19 +280,24 @@ def _send_time(
 
     def curves_at(slots: npt.NDArray[np.int64]) -> Curves:
         if alike:
-            return _curves(served, raw[:1], prior, shapes, slots[:1]).repeated(len(slots))
-        return _curves(served, raw, prior, shapes, slots)
+            return _curves(bundle, timing, raw[:1], prior, shapes, slots[:1]).repeated(len(slots))
+        return _curves(bundle, timing, raw, prior, shapes, slots)
 
     answer: dict[str, Any] = decide(curves_at, subjects.ids, np.where(known, codes, 0), zones, window)
     return answer | {"timezone_assumed": ~known}
 
 
 def _curves(
-    served: _InService, raw: Array, prior: Mapping[str, float], shapes: Shape, slots: npt.NDArray[np.int64]
+    bundle: Bundle,
+    timing: Timing,
+    raw: Array,
+    prior: Mapping[str, float],
+    shapes: Shape,
+    slots: npt.NDArray[np.int64],
 ) -> Curves:
     """Probability of an answer. Where the list's sends are unknown: the share of a week of attention."""
-    bundle, timing, hours = served.bundle, served.timing, shapes.at(slots)
-    if bundle.booster is None or timing is None:
+    hours = shapes.at(slots)
+    if bundle.booster is None:
         fares = np.exp(hours.pool + hours.person)
         return Curves(fares / HOURS_OF_WEEK, hours.person_error, shapes.pool_share, claims_gain=False)
     probability = bundle.calibration(raw[:, None] + hours.log_odds(timing))

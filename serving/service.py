@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SWITCH_S = 0.0005
-
 ENVIRONMENT = {
     "BENTOML_DO_NOT_TRACK": "True",
     # Matrices here are small: BLAS threads cost a thousand subscribers 7 ms and gain nothing.
@@ -96,7 +94,7 @@ class Scoring:
     def __init__(self) -> None:
         # Threads that have worked without the interpreter wait less for it: a thousand rows out of SQLite beside two busy
         # threads took 11 ms instead of 21.
-        sys.setswitchinterval(SWITCH_S)
+        sys.setswitchinterval(0.0005)
         _set_up_logging()
         settings = app.state.settings
         # Made once: scorers come and go with the bundles, all over the same store.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from features.catalogue import HOUR_UNITS, Attribute, Catalogue
 from features.clock import microseconds
-from features.derive import campaign_affinity, categorical_names, derive, feature_names, last_engagement_at
+from features.derive import categorical_names, derive, feature_names, last_engagement_at
 from features.state import MICROSECONDS_PER_DAY, States, identity
 from tests.features.logs import CATALOGUE, START, Log, logs, moments, naive_states
 from tests.features.test_state import NOW, random_states
@@ -94,8 +94,6 @@ def test_affinity_is_a_share_and_what_nobody_listed_is_unlisted() -> None:
     assert value_of(states, "affinity_unlisted") == pytest.approx(0.2)
     assert value_of(states, "affinity_top") == 1
     assert value_of(one(), "affinity_top") == -1
-    assert campaign_affinity(states, [1, 2]).tolist() == [0.7]
-    assert campaign_affinity(states, []).tolist() == [0]
 
 
 def test_hours_of_the_day_are_shares_of_activity() -> None:

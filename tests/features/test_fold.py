@@ -15,7 +15,7 @@ from features.catalogue import Catalogue
 from features.clock import microseconds
 from features.derive import derive
 from features.fold import Folder, Spine
-from features.state import QUANTUM, States, carried, merge
+from features.state import MONEY_QUANTUM, QUANTUM, States, carried, merge
 from tests.features.logs import CATALOGUE, START, Event, Log, Subscriber, logs, moments, naive_states
 
 PEOPLE = ("ann", "bob", "eve", "nobody")
@@ -39,7 +39,8 @@ def folded(log: Log, questions: list[tuple[str, datetime]], catalogue: Catalogue
 def assert_close(states: States, expected: States) -> None:
     for name in expected.dtype.names or ():
         # Each event adds at most half a quantum of rounding; float32 vectors round once more.
-        tolerance = 1e-6 if states[name].dtype == np.float32 else 40 * QUANTUM
+        quantum = MONEY_QUANTUM if "_value_" in name else QUANTUM
+        tolerance = 1e-6 if states[name].dtype == np.float32 else 40 * quantum
         np.testing.assert_allclose(states[name], expected[name], rtol=1e-6, atol=tolerance, err_msg=name)
 
 
@@ -141,3 +142,14 @@ def test_somebody_without_events_or_profile_has_the_identity_and_an_anchor() -> 
     assert row["click_count"] == 0
     assert np.isnan(row["created_at"])
     assert row["recency_as_of"] == microseconds(START)
+
+
+def test_large_amounts_add_up() -> None:
+    """Twelve times the most that one event may be worth: beyond 64 bits of quanta."""
+    events = tuple(
+        Event(f"e{i}", "ann", "purchase", START + timedelta(hours=i), START + timedelta(hours=i), value=1e12)
+        for i in range(12)
+    )
+    row = folded(Log(events, (Subscriber("ann"),)), [("ann", START + timedelta(days=2))])[0]
+    assert row["purchase_value_sum"] == 12e12
+    assert row["purchase_value_max"] == 1e12

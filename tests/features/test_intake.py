@@ -292,6 +292,7 @@ ROW_FAULTS: list[tuple[Row, str]] = [
     ({"received_at": datetime(2101, 1, 1, tzinfo=UTC)}, "received_at is outside the years 1990 to 2100"),
     ({"value": float("nan")}, "value is not a finite number"),
     ({"value": float("-inf")}, "value is not a finite number"),
+    ({"value": 1.1e12}, "value is beyond 1,000,000,000,000: write it in larger units"),
 ]
 
 
