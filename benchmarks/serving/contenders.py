@@ -14,10 +14,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import cache
+from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import feast
 import httpx
@@ -38,6 +38,24 @@ ROOT = Path(__file__).resolve().parents[2]
 READY_WITHIN_S = 90.0
 STOP_WITHIN_S = 15.0
 QUIET = {"BENTOML_DO_NOT_TRACK": "True", "MLFLOW_DISABLE_TELEMETRY": "true", "FEAST_USAGE": "False"}
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def once(make: Callable[Concatenate[Bench, P], T]) -> Callable[Concatenate[Bench, P], T]:
+    """Made when it is first asked for, and kept as long as the bench."""
+
+    @wraps(make)
+    def made(bench: Bench, *given: P.args, **named: P.kwargs) -> T:
+        key = make.__name__, *given
+        if key not in bench.made:
+            bench.made[key] = make(bench, *given, **named)
+        kept: T = bench.made[key]
+        return kept
+
+    return made
 
 
 @dataclass(frozen=True)
@@ -72,6 +90,7 @@ class Bench:
     narrator: Narrator
     quick: bool
     databases: tuple[Database, ...] = ("sqlite", "redis")
+    made: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     _open: ExitStack = field(default_factory=ExitStack)
     _filled: set[str] = field(default_factory=set)
 
@@ -88,14 +107,14 @@ class Bench:
         """URL of a Valkey of its own. What was in it last time is in it again."""
         return f"redis://127.0.0.1:{self._valkey(whose).port}/0"
 
-    @cache  # noqa: B019 - lives as long as the run
+    @once
     def _valkey(self, whose: str) -> ValkeyServer:
         server = ValkeyServer(port=free_port(), data_dir=self.work / "valkey" / whose, persist=True)
         server.start(timeout=60.0)
         self._open.callback(server.stop)
         return server
 
-    @cache  # noqa: B019
+    @once
     def our_home(self, database: Database) -> Home:
         """A home with models and rows."""
         directory = self.work / "homes" / database
@@ -103,7 +122,7 @@ class Bench:
         with self.narrator.step(f"furnish our home on {database}"):
             return ours.furnish(self.data, directory, self.redis("ours") if database == "redis" else None)
 
-    @cache  # noqa: B019
+    @once
     def our_service(self, database: Database) -> Service:
         """The service as it is shipped, its clock starting at the log's end."""
         return self.serve_home(self.our_home(database), f"ours {database}")
@@ -114,7 +133,7 @@ class Bench:
             started = (until or self._open).enter_context(running(home, now=self.data.moment))
         return Service(name, started.url, "/v1/scores", {"authorization": f"Bearer {started.key}"})
 
-    @cache  # noqa: B019
+    @once
     def empty_service(self) -> Service:
         """The empty endpoint, see ``floor_service``."""
         home = Home(self.work / "homes" / "empty")
@@ -124,12 +143,12 @@ class Bench:
         url = self._bento("benchmarks.serving.floor_service:Empty", "empty", environment)
         return Service("empty endpoint", url, "/v1/scores", {"authorization": f"Bearer {key}"})
 
-    @cache  # noqa: B019
+    @once
     def stock_views(self) -> dict[str, Any]:
         with self.narrator.step("write the stock stack's Parquet"):
             return repository.write_source(self.data, self.work / "stock" / "source")
 
-    @cache  # noqa: B019
+    @once
     def stock_repository(self, database: Database) -> repository.StockStore:
         """A Feast repository, applied; with the rows of an earlier run if those are the same."""
         directory = self.work / "stock" / database
@@ -180,7 +199,7 @@ class Bench:
         found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
         return found
 
-    @cache  # noqa: B019
+    @once
     def stock_store(self, database: Database) -> tuple[feast.FeatureStore, list[str]]:
         """The filled store and the references of all features."""
         made = self.stock_repository(database)
@@ -188,7 +207,7 @@ class Bench:
             self.fill_stock(database)
         return made.open(), made.references
 
-    @cache  # noqa: B019
+    @once
     def stock_models(self) -> dict[str, str]:
         names = repository.feature_names(self.data.features.names)
         with self.narrator.step("log the stock models with MLflow"):
@@ -196,7 +215,7 @@ class Bench:
                 self.data.boosters, names, self.data.features.matrix[:1000], self.work / "stock" / "mlflow"
             )
 
-    @cache  # noqa: B019
+    @once
     def stock_service(self, database: Database) -> Service:
         """The stock Bento, by ``bentoml serve`` with its defaults."""
         self.stock_store(database)
