@@ -90,6 +90,10 @@ class Bundle:
     created_at: datetime
     metrics: Mapping[str, Json]
 
+    def raw(self, matrix: Floats) -> Floats:
+        """Log-odds before calibration of a matrix with the bundle's features in order; 0 without a booster."""
+        return np.zeros(len(matrix)) if self.booster is None else self.booster.raw(matrix)
+
     def refuse_other_features(self, found: Sequence[str]) -> None:
         """Compare a matrix's column names with the model's own, order included.
 

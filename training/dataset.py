@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -25,7 +25,7 @@ from features.evidence import epoch_us
 from features.fold import Folder, Spine
 from features.state import MICROSECONDS_PER_DAY, States
 from models.spec import ModelSpec
-from training.labels import Labels, churn_labels, lead_labels, sends
+from training.labels import Labels, churn_labels, if_mature, lead_labels, sends
 
 GRID_POINTS = 14
 GRID_STEP = timedelta(days=7)
@@ -33,6 +33,7 @@ WARM_UP = timedelta(days=30)
 """No question is asked before the log is this old (or a quarter of its length): nothing would be known yet."""
 MOST_ROWS = 150_000
 """Beyond this many rows subscribers (or sends) are sampled by a stable hash: time and memory stay bounded."""
+JUST_AFTER = timedelta(microseconds=1)
 
 Labeller = Callable[[Folder, Spine, ModelSpec, datetime], Labels]
 LABELLERS: dict[str, Labeller] = {"churn": churn_labels, "lead_score": lead_labels}
@@ -69,6 +70,11 @@ class Rows:
             None if self.event_id is None else self.event_id.take(pa.array(positions)),
             None if self.slot is None else self.slot[positions],
         )
+
+    @property
+    def people(self) -> npt.NDArray[np.int64]:
+        """A number per row, the same for rows of one subscriber."""
+        return np.asarray(self.subscriber_id.dictionary_encode().indices.to_numpy(), dtype=np.int64)
 
     @property
     def stored(self) -> Spine:
@@ -116,6 +122,47 @@ def labelled_rows(spec: ModelSpec, folder: Folder, start: datetime, known_until:
     )
     if not len(rows):
         raise NothingEligible(spec.name, RULES[spec.name])
+    return _in_order(rows)
+
+
+def questions(
+    spec: ModelSpec,
+    folder: Folder,
+    instants: Sequence[datetime],
+    after: datetime,
+    until: datetime,
+    known_until: datetime,
+) -> Rows:
+    """What a model is asked in a stretch of time, whether or not the answer is known yet.
+
+    Parameters
+    ----------
+    instants
+        When everybody is asked about; with the policies ``creation`` and ``sent`` there is a moment for each row and these
+        are not read.
+    after, until
+        Of the policies ``creation`` and ``sent``: those created or sent in ``[after, until)``.
+    known_until
+        Labels whose horizon is not over by then are NaN.
+
+    Raises
+    ------
+    NothingEligible
+    """
+    if spec.as_of_policy == "sent":
+        rows = _send_rows(spec, folder, after, known_until)
+        rows = rows.take(np.flatnonzero(rows.as_of < microseconds(until)))
+    else:
+        created = _created(folder, known_until)
+        by_creation = spec.as_of_policy == "creation"
+        spine = _at_creation(created, after, until) if by_creation else _on_grid(created, instants)
+        rows = _labelled(spec, folder, spine, known_until)
+    if not len(rows):
+        raise NothingEligible(spec.name, RULES[spec.name])
+    return _in_order(rows)
+
+
+def _in_order(rows: Rows) -> Rows:
     return rows.take(np.lexsort((np.asarray(rows.subscriber_id.to_pylist()), rows.as_of)))
 
 
@@ -148,12 +195,16 @@ def _asked(spec: ModelSpec, folder: Folder, start: datetime, known_until: dateti
     if spec.as_of_policy == "grid" or (spec.as_of_policy == "both" and _has_behaviour(folder)):
         parts.append(_on_grid(created, grid(spec, start, known_until)))
     if spec.as_of_policy in ("creation", "both"):
-        parts.append(_at_creation(created, start, known_until - spec.horizon))
-    spine = _sampled(_joined(parts))
+        parts.append(_at_creation(created, start, known_until - spec.horizon + JUST_AFTER))
+    return _labelled(spec, folder, _sampled(_joined(parts)), known_until)
+
+
+def _labelled(spec: ModelSpec, folder: Folder, spine: Spine, known_until: datetime) -> Rows:
+    """Those of a spine who are eligible."""
     labels = LABELLERS[spec.name](folder, spine, spec, known_until)
-    chosen = pa.array(labels.row)
     as_of = spine.as_of[labels.row]
-    return Rows(spine.subscriber_id.take(chosen), as_of, as_of, labels.label)
+    label = if_mature(labels.label, as_of, spec.horizon, known_until)
+    return Rows(spine.subscriber_id.take(pa.array(labels.row)), as_of, as_of, label)
 
 
 def _has_behaviour(folder: Folder) -> bool:
@@ -169,7 +220,7 @@ def _created(folder: Folder, until: datetime) -> Spine:
     return Spine(table["subscriber_id"].combine_chunks(), table["created_us"].to_numpy().astype(np.float64))
 
 
-def _on_grid(created: Spine, instants: list[datetime]) -> Spine:
+def _on_grid(created: Spine, instants: Sequence[datetime]) -> Spine:
     parts = []
     for at in (float(microseconds(moment)) for moment in instants):
         there = pa.array(np.flatnonzero(created.as_of <= at))
@@ -177,8 +228,9 @@ def _on_grid(created: Spine, instants: list[datetime]) -> Spine:
     return _joined(parts)
 
 
-def _at_creation(created: Spine, start: datetime, last: datetime) -> Spine:
-    inside = np.flatnonzero((created.as_of >= microseconds(start)) & (created.as_of <= microseconds(last)))
+def _at_creation(created: Spine, after: datetime, until: datetime) -> Spine:
+    """Those created in ``[after, until)``."""
+    inside = np.flatnonzero((created.as_of >= microseconds(after)) & (created.as_of < microseconds(until)))
     return Spine(created.subscriber_id.take(pa.array(inside)), created.as_of[inside])
 
 
@@ -193,21 +245,29 @@ def _sampled(spine: Spine) -> Spine:
     if len(spine) <= MOST_ROWS:
         return spine
     words = spine.subscriber_id.dictionary_encode()
-    hashes = np.array([zlib.crc32(str(word).encode()) for word in words.dictionary.to_pylist()]) / 2**32
-    kept = np.flatnonzero(hashes[words.indices.to_numpy()] < MOST_ROWS / len(spine))
+    kept = np.flatnonzero(_hashes(words.dictionary)[words.indices.to_numpy()] < MOST_ROWS / len(spine))
     return Spine(spine.subscriber_id.take(pa.array(kept)), spine.as_of[kept])
 
 
-def _sends(spec: ModelSpec, folder: Folder, start: datetime, known_until: datetime) -> Rows:
+def _hashes(ids: pa.Array) -> npt.NDArray[np.float64]:
+    """A number in [0, 1) for each id, always the same."""
+    return np.array([zlib.crc32(str(one).encode()) for one in ids.to_pylist()]) / 2**32
+
+
+def _send_rows(spec: ModelSpec, folder: Folder, after: datetime, known_until: datetime) -> Rows:
     """One row per send; the state is the one materialized at the midnight before it."""
-    first = start + min(WARM_UP, (known_until - start) / 4)
-    found = sends(folder, spec.response, spec.horizon, first, known_until)
+    found = sends(folder, spec.response, spec.horizon, after, known_until)
     midnight = np.floor(found.sent_at / MICROSECONDS_PER_DAY) * MICROSECONDS_PER_DAY
-    rows = Rows(found.subscriber_id, found.sent_at, midnight, found.label, found.event_id, found.hour_of_week)
-    if len(rows) <= MOST_ROWS:
+    return Rows(found.subscriber_id, found.sent_at, midnight, found.label, found.event_id, found.hour_of_week)
+
+
+def _sends(spec: ModelSpec, folder: Folder, start: datetime, known_until: datetime) -> Rows:
+    """Mature sends; of very many, a sample."""
+    rows = _send_rows(spec, folder, start + min(WARM_UP, (known_until - start) / 4), known_until)
+    rows = rows.take(np.flatnonzero(np.isfinite(rows.label)))
+    if rows.event_id is None or len(rows) <= MOST_ROWS:
         return rows
-    hashes = np.array([zlib.crc32(str(event_id).encode()) for event_id in found.event_id.to_pylist()]) / 2**32
-    return rows.take(np.flatnonzero(hashes < MOST_ROWS / len(rows)))
+    return rows.take(np.flatnonzero(_hashes(rows.event_id) < MOST_ROWS / len(rows)))
 
 
 def _midnight(at: datetime) -> datetime:

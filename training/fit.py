@@ -14,14 +14,14 @@ import numpy.typing as npt
 
 from features.derive import Features
 from features.errors import LeakingFeature, MissingLabels, SingleClass, TooFewPositives
-from features.state import States
 from models.boosting import Booster, train
 from models.calibration import Calibration, choose, fit_sigmoid
 from models.ranking import reference
 from models.spec import ModelSpec
-from models.timing import Timing, learn_timing, shape
+from models.timing import Timing
 from training.dataset import Dataset
 from training.evaluation import Comparison, Evaluation, auc, compare, evaluate, fit_baseline
+from training.shapes import learn_shapes, offsets
 from training.splits import Positions, Split, split
 
 LEAST_POSITIVES = 30
@@ -29,11 +29,8 @@ LEAST_POSITIVES = 30
 LEAST_POSITIVES_LATER = 10
 LEAK_AUC = 0.98
 """A single feature that ranks this well was filled in after the fact."""
-SLOPE_PRIOR = (1.0, 0.5)
-"""Mean and standard deviation of the belief about the shapes' slopes before the sends are seen."""
 SEGMENT_STRENGTH = 100.0
 """A segment's own mean counts as much as everybody's once it has so many rows."""
-CHUNK_ROWS = 20_000
 
 Array = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
@@ -104,8 +101,8 @@ def fit(
     refuse_slice(spec.name, rows.label[cut.validation], LEAST_POSITIVES_LATER)
     features = _readable(data.features, spec)
     refuse_leaks(spec.name, features, cut.train, rows.label, allowed)
-    timing = _timing(data, cut) if spec.as_of_policy == "sent" else None
-    offset = _offsets(data, timing)
+    timing = learn_shapes(data, cut.train) if spec.as_of_policy == "sent" else None
+    offset = None if timing is None else offsets(data, timing)
     trained = train(
         features.matrix[cut.train],
         rows.label[cut.train],
@@ -183,7 +180,7 @@ def _part(offset: Array | None, rows: Positions) -> Array | None:
 
 
 def _judge(data: Dataset, spec: ModelSpec, cut: Split, probability: Array) -> Judgement:
-    label, people = data.rows.label[cut.test], _people(data, cut.test)
+    label, people = data.rows.label[cut.test], data.rows.people[cut.test]
     values = data.features.column(spec.baseline)
     simplest = fit_baseline(values[cut.train], data.rows.label[cut.train])(values[cut.test])
     ours = probability[cut.test]
@@ -208,72 +205,3 @@ def _categories(features: Features) -> list[str]:
 
 def _shrunk(label: Array, towards: float) -> float:
     return float((label.sum() + SEGMENT_STRENGTH * towards) / (len(label) + SEGMENT_STRENGTH))
-
-
-def _people(data: Dataset, rows: Positions) -> npt.NDArray[np.int64]:
-    words = data.rows.subscriber_id.dictionary_encode()
-    return np.asarray(words.indices.to_numpy()[rows], dtype=np.int64)
-
-
-def _timing(data: Dataset, cut: Split) -> Timing:
-    """Shapes from each training subscriber's latest state, slopes from the training sends."""
-    timing = learn_timing(latest_states(data, cut.train))
-    pool, person = _shapes(data, timing)
-    rate = np.clip(data.features.column("open_rate_ever"), 0.005, 0.995)
-    design = np.column_stack([np.ones(len(rate)), np.log(rate / (1 - rate)), pool, person])[cut.train]
-    means, spreads = np.array([0.0, 1.0, SLOPE_PRIOR[0], SLOPE_PRIOR[0]]), np.array([9.0, 9.0, *[SLOPE_PRIOR[1]] * 2])
-    slope, error = logistic_posterior(design, data.rows.label[cut.train], means, spreads)
-    # A negative slope would send people to their worst hour: the shape is then worth nothing.
-    return Timing(
-        timing.attention,
-        timing.strength,
-        timing.exposed,
-        pool_weight=max(float(slope[2]), 0.0),
-        person_weight=max(float(slope[3]), 0.0),
-        pool_weight_error=float(error[2]),
-        person_weight_error=float(error[3]),
-    )
-
-
-def latest_states(data: Dataset, rows: Positions) -> States:
-    """The last state of each subscriber among some rows, which are in order of time."""
-    people = _people(data, rows)
-    _, from_end = np.unique(people[::-1], return_index=True)
-    return data.states[rows[len(rows) - 1 - from_end]]
-
-
-def logistic_posterior(design: Array, label: Array, means: Array, spreads: Array) -> tuple[Array, Array]:
-    """Coefficients of a logistic regression with independent normal priors, and their standard errors (Laplace)."""
-    slope, precision = means.copy(), 1 / spreads**2
-    for _ in range(50):
-        # Sums, not matrix products: BLAS would make the last digits depend on its threads.
-        chance = 1 / (1 + np.exp(-(design * slope).sum(axis=1)))
-        gradient = (design * (label - chance)[:, None]).sum(axis=0) - precision * (slope - means)
-        weighted = design * (chance * (1 - chance))[:, None]
-        hessian = np.array([(weighted * column[:, None]).sum(axis=0) for column in design.T]) + np.diag(precision)
-        step = np.linalg.solve(hessian, gradient)
-        slope += step
-        if np.abs(step).max() < 1e-8:
-            break
-    return slope, np.sqrt(np.diag(np.linalg.inv(hessian)))
-
-
-def _offsets(data: Dataset, timing: Timing | None) -> Array | None:
-    """What the hour of each send adds on the log-odds scale."""
-    if timing is None:
-        return None
-    pool, person = _shapes(data, timing)
-    return timing.pool_weight * pool + timing.person_weight * person
-
-
-def _shapes(data: Dataset, timing: Timing) -> tuple[Array, Array]:
-    """Pooled and personal log shape at each row's hour."""
-    slot = data.rows.slot
-    if slot is None:
-        raise TypeError("send-time rows carry the hour of their send")
-    pool, person = np.empty(len(slot)), np.empty(len(slot))
-    for start in range(0, len(slot), CHUNK_ROWS):
-        part = slice(start, start + CHUNK_ROWS)
-        hours = shape(data.states[part], timing).at(slot[part, None])
-        pool[part], person[part] = hours.pool[:, 0], hours.person[:, 0]
-    return pool, person

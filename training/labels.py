@@ -71,22 +71,19 @@ def lead_labels(folder: Folder, spine: Spine, spec: ModelSpec, known_until: date
 
 
 def sends(folder: Folder, response: Response, horizon: timedelta, after: datetime, known_until: datetime) -> Sends:
-    """Every mature send after an instant. Positive: a person opened or clicked that send within the horizon.
+    """Every send after an instant. Positive: a person opened or clicked that send within the horizon.
 
     Parameters
     ----------
     response
         ``any`` counts opens and clicks, ``open`` and ``click`` only those.
     after, known_until
-        Sends in ``[after, known_until - horizon]`` that were received before ``known_until``.
+        Sends in ``[after, known_until)`` that were received before ``known_until``. Where the horizon is not over by then
+        the label is NaN.
     """
     events = folder.events
     events = events.filter(events.received_us < microseconds(known_until))
-    sent = events.filter(
-        events.event_type == "sent",
-        events.occurred_us >= microseconds(after),
-        events.occurred_us + _us(horizon) <= microseconds(known_until),
-    )
+    sent = events.filter(events.event_type == "sent", events.occurred_us >= microseconds(after))
     sent = sent.select("event_id", "subscriber_id", "campaign_id", "hour_of_week", sent_us="occurred_us")
     wanted = RESPONSE_TYPES if response == "any" else (response,)
     answers = events.filter(events.event_type.isin(wanted), events.human >= HUMAN_THRESHOLD).select(
@@ -104,14 +101,22 @@ def sends(folder: Folder, response: Response, horizon: timedelta, after: datetim
     positive = answered.select("event_id").distinct().mutate(label=1.0)
     labelled = sent.left_join(positive, "event_id").drop("event_id_right").order_by(["sent_us", "event_id"])
     table = folder.con.to_pyarrow(labelled)
+    sent_at, label = table["sent_us"].to_numpy().astype(np.float64), table["label"].fill_null(0.0).to_numpy()
     return Sends(
         event_id=table["event_id"].combine_chunks(),
         subscriber_id=table["subscriber_id"].combine_chunks(),
         campaign_id=table["campaign_id"].combine_chunks(),
-        sent_at=table["sent_us"].to_numpy().astype(np.float64),
+        sent_at=sent_at,
         hour_of_week=table["hour_of_week"].to_numpy(),
-        label=table["label"].fill_null(0.0).to_numpy(),
+        label=if_mature(label, sent_at, horizon, known_until),
     )
+
+
+def if_mature(
+    label: npt.NDArray[np.float64], as_of: npt.NDArray[np.float64], horizon: timedelta, known_until: datetime
+) -> npt.NDArray[np.float64]:
+    """Labels, NaN where the horizon after ``as_of`` (microseconds since 1970 UTC) is not over by ``known_until``."""
+    return np.where(as_of + _us(horizon) <= microseconds(known_until), label, np.nan)
 
 
 def _told(folder: Folder, spine: Spine, known_until: datetime, kinds: tuple[str, ...]) -> ir.Table:
