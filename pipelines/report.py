@@ -10,15 +10,13 @@ carry an alternative text, and a browser runs nothing in them.
 
 from __future__ import annotations
 
-import base64
-import html
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NewType
+from typing import Any, Literal
 
 import altair as alt
 import numpy as np
@@ -30,11 +28,9 @@ import vl_convert
 from models.churn import BANDS
 from models.spec import ModelSpec
 from pipelines.export import GRADES, expected_by_group, replacing
+from pipelines.pages import Html, bullets, document, figure, header, paragraph, section, table, tag, text
 from training.evaluation import CalibrationBin, Evaluation, Interval
 from training.fit import Judgement
-
-Html = NewType("Html", str)
-"""Text that is safe to put into the page: made by ``_text`` and ``_tag``, or written here by hand."""
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
@@ -212,33 +208,7 @@ def _page(report: ReportInput) -> Html:
         _caveats_section(report.caveats),
         _exports_section(report.exports),
     ]
-    body = _tag("main", *(section for section in sections if section))
-    head = _tag(
-        "head",
-        Html('<meta charset="utf-8">'),
-        Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-        # The browser itself keeps the promise that nothing is loaded.
-        Html(
-            '<meta http-equiv="Content-Security-Policy" '
-            "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">"
-        ),
-        _tag("title", _text(report.title)),
-        Html(f"<style>{_CSS}</style>"),
-    )
-    return Html(
-        "<!doctype html>\n" + _tag("html", head, _tag("body", _header(report), body, _footer(report)), lang="en")
-    )
-
-
-def _header(report: ReportInput) -> Html:
-    if report.simulated:
-        words = "Simulated data. A program made these people and what they did; none of them exists."
-        banner = _tag("p", _tag("strong", _text(words)), class_="banner simulated")
-    else:
-        banner = _tag(
-            "p", _text("Real data: what is said here is about the people on this list."), class_="banner real"
-        )
-    return _tag("header", _tag("h1", _text(report.title)), banner)
+    return document(report.title, header(report.title, report.simulated), sections, _footer(report))
 
 
 def _footer(report: ReportInput) -> Html:
@@ -246,7 +216,7 @@ def _footer(report: ReportInput) -> Html:
     words = [f"Scored {moment}." for moment in _scored_at(report.scored)]
     if versions:
         words.append(f"Model versions: {versions}.")
-    return _tag("footer", _paragraph(" ".join(words))) if words else Html("")
+    return tag("footer", paragraph(" ".join(words))) if words else Html("")
 
 
 def _scored_at(scored: pa.Table) -> Iterator[str]:
@@ -256,10 +226,8 @@ def _scored_at(scored: pa.Table) -> Iterator[str]:
 
 
 def _list_section(report: ReportInput) -> Html:
-    facts = [
-        _tag("div", _tag("dt", _text(name)), _tag("dd", _text(value))) for name, value in report.list_facts.items()
-    ]
-    return _section("What this list is", _tag("dl", *facts, class_="facts"))
+    facts = [tag("div", tag("dt", text(name)), tag("dd", text(value))) for name, value in report.list_facts.items()]
+    return section("What this list is", tag("dl", *facts, class_="facts"))
 
 
 def _glance_section(people: pa.Table) -> Html:
@@ -274,12 +242,12 @@ def _glance_section(people: pa.Table) -> Html:
     if _has(people, "send_time_confident"):
         sure = pc.sum(people["send_time_confident"]).as_py()
         tiles.append(("Own best hour", f"{sure or 0:,}", "people for whom it clearly beats the default"))
-    return _section("At a glance", _tag("div", *(_tile(*tile) for tile in tiles), class_="tiles"))
+    return section("At a glance", tag("div", *(_tile(*tile) for tile in tiles), class_="tiles"))
 
 
 def _tile(name: str, value: str, note: str) -> Html:
-    number = _tag("span", _text(value), class_="number")
-    return _tag("p", _tag("span", _text(name), class_="name"), number, _tag("span", _text(note)), class_="tile")
+    number = tag("span", text(value), class_="number")
+    return tag("p", tag("span", text(name), class_="name"), number, tag("span", text(note)), class_="tile")
 
 
 # --- models
@@ -290,35 +258,35 @@ def _models_section(models: Sequence[ModelCard]) -> Html:
         "Each model is shown beside the simplest rule that could do its work, on data later than what it learnt from. "
         "A range such as “74 to 82” holds the true value with 95 % confidence."
     )
-    return _section("How far to trust the models", _paragraph(intro), *(_card(card) for card in models))
+    return section("How far to trust the models", paragraph(intro), *(_card(card) for card in models))
 
 
 def _card(card: ModelCard) -> Html:
-    title = _tag("h3", _text(card.question))
-    name = _paragraph(f"Model {card.model}{f', version {card.version}' if card.version else ''}", "label")
+    title = tag("h3", text(card.question))
+    name = paragraph(f"Model {card.model}{f', version {card.version}' if card.version else ''}", "label")
     if card.refused_reason is not None:
-        why = _tag(
+        why = tag(
             "p",
-            _tag("strong", _text("Not made from this data. ")),
-            _text(card.refused_reason[:1].upper() + card.refused_reason[1:]),
+            tag("strong", text("Not made from this data. ")),
+            text(card.refused_reason[:1].upper() + card.refused_reason[1:]),
         )
-        return _tag("article", title, name, why, class_="card refused")
-    judged = _paragraph(card.judged_on or "Too little data was left to judge it on; take its scores with care.")
-    metrics = _tag("div", *(_metric(row, card.baseline_name) for row in card.metrics), class_="metrics")
-    return _tag("article", title, name, judged, metrics, *_calibration(card), *_looks_at(card), class_="card")
+        return tag("article", title, name, why, class_="card refused")
+    judged = paragraph(card.judged_on or "Too little data was left to judge it on; take its scores with care.")
+    metrics = tag("div", *(_metric(row, card.baseline_name) for row in card.metrics), class_="metrics")
+    return tag("article", title, name, judged, metrics, *_calibration(card), *_looks_at(card), class_="card")
 
 
 def _metric(row: MetricRow, baseline_name: str) -> Html:
     verdict, kind = _verdict(row)
     known = math.isfinite(row.ours.low) and math.isfinite(row.ours.high)
     interval = f"{_bare(row.ours.low, row)} to {_bare(row.ours.high, row)}" if known else "range not known"
-    return _tag(
+    return tag(
         "div",
-        _tag("h4", _text(row.name)),
-        _tag("p", _tag("span", _text(_shown(row.ours.value, row)), class_="number"), _text(f" ({interval})")),
-        _paragraph(f"Simplest rule, {baseline_name} alone: {_shown(row.baseline, row)}"),
-        _tag("p", _tag("span", _text(verdict), class_=f"verdict {kind}")),
-        _paragraph(row.meaning, "meaning"),
+        tag("h4", text(row.name)),
+        tag("p", tag("span", text(_shown(row.ours.value, row)), class_="number"), text(f" ({interval})")),
+        paragraph(f"Simplest rule, {baseline_name} alone: {_shown(row.baseline, row)}"),
+        tag("p", tag("span", text(verdict), class_=f"verdict {kind}")),
+        paragraph(row.meaning, "meaning"),
         class_="metric",
     )
 
@@ -360,16 +328,16 @@ def _calibration(card: ModelCard) -> Iterator[Html]:
         return
     outcome = _outcome(card.model)
     fits = sum(group.low <= group.predicted <= group.high for group in groups)
-    yield _tag("h4", _text("Can its percentages be taken at their word?"))
+    yield tag("h4", text("Can its percentages be taken at their word?"))
     told = dict.fromkeys((len(groups) - 1, len(groups) // 2, 0))
-    sentences = _bullets(_calibration_words(groups[place], outcome) for place in told)
-    verdict = _paragraph(f"In {fits} of {len(groups)} groups what it said lies within what chance allows.")
+    sentences = bullets(_calibration_words(groups[place], outcome) for place in told)
+    verdict = paragraph(f"In {fits} of {len(groups)} groups what it said lies within what chance allows.")
     alternative = (
         f"Chart of what the model said against what happened in {len(groups)} groups; the table has the numbers."
     )
-    chart = _figure(_calibration_chart(groups), alternative, "On the line: what it said is what happened.")
-    yield _tag("div", _tag("div", sentences, verdict), chart, class_="beside")
-    yield _tag("details", _tag("summary", _text("All groups")), _calibration_table(groups, outcome))
+    chart = figure(_calibration_chart(groups), alternative, "On the line: what it said is what happened.")
+    yield tag("div", tag("div", sentences, verdict), chart, class_="beside")
+    yield tag("details", tag("summary", text("All groups")), _calibration_table(groups, outcome))
 
 
 def _calibration_words(group: CalibrationBin, outcome: _Outcome) -> str:
@@ -389,13 +357,13 @@ def _calibration_table(groups: Sequence[CalibrationBin], outcome: _Outcome) -> H
         for g in groups
     ]
     head = ("It said", f"In fact {outcome.happened}", "Chance allows", outcome.unit.capitalize())
-    return _table(head, rows, "What it said and what happened")
+    return table(head, rows, "What it said and what happened")
 
 
 def _looks_at(card: ModelCard) -> Iterator[Html]:
     if card.top_reasons:
-        yield _tag("h4", _text("What it looks at most"))
-        yield _bullets(card.top_reasons)
+        yield tag("h4", text("What it looks at most"))
+        yield bullets(card.top_reasons)
 
 
 # --- leads, churn, send time
@@ -416,11 +384,11 @@ def _leads_section(people: pa.Table) -> Html:
     words = (
         f"Grade A is {_percent(shares[0][1])} of the leads and {_percent(shares[0][2])} of the expected conversions."
     )
-    chart = _figure(_grade_chart(shares), f"Bar chart by grade. {words} The table has the numbers.", "Share by grade")
-    table = _table(head, rows, "Leads and expected conversions by grade")
+    chart = figure(_grade_chart(shares), f"Bar chart by grade. {words} The table has the numbers.", "Share by grade")
+    numbers = table(head, rows, "Leads and expected conversions by grade")
     best = people.filter(pc.equal(people["lead_score_grade"], "A"))
     why = _reasons("What most often speaks for the A leads", best, "lead_score_reasons")
-    return _section("Your leads", _paragraph(words), _tag("div", table, chart, class_="beside"), *why)
+    return section("Your leads", paragraph(words), tag("div", numbers, chart, class_="beside"), *why)
 
 
 def _churn_section(people: pa.Table) -> Html:
@@ -433,11 +401,11 @@ def _churn_section(people: pa.Table) -> Html:
         f"In the high band there are {counts['high']:,} people; about {_amount(expected.get('high', 0.0))} of them are "
         "expected to go quiet or opt out if nothing changes."
     )
-    chart = _figure(_band_chart(counts), f"Bar chart of people by risk band. {lost}", "People by risk of going quiet")
-    table = _table(("Risk", "People", "Share", "Expected to be lost"), rows, "People by risk of going quiet")
+    chart = figure(_band_chart(counts), f"Bar chart of people by risk band. {lost}", "People by risk of going quiet")
+    numbers = table(("Risk", "People", "Share", "Expected to be lost"), rows, "People by risk of going quiet")
     endangered = people.filter(pc.equal(people["churn_band"], "high"))
     why = _reasons("What most often endangers those at high risk", endangered, "churn_reasons")
-    return _section("Who is slipping away", _paragraph(lost), _tag("div", table, chart, class_="beside"), *why)
+    return section("Who is slipping away", paragraph(lost), tag("div", numbers, chart, class_="beside"), *why)
 
 
 def _reasons(title: str, people: pa.Table, column: str) -> Iterator[Html]:
@@ -451,8 +419,8 @@ def _reasons(title: str, people: pa.Table, column: str) -> Iterator[Html]:
     )
     ranked = sorted(given.items(), key=lambda item: (-item[1], item[0]))[:_REASONS_SHOWN]
     if ranked:
-        yield _tag("h3", _text(title))
-        yield _bullets(f"{kind}: {_percent(count / people.num_rows)} of them" for kind, count in ranked)
+        yield tag("h3", text(title))
+        yield bullets(f"{kind}: {_percent(count / people.num_rows)} of them" for kind, count in ranked)
 
 
 def _kind_of_reason(reason: str) -> str:
@@ -465,7 +433,7 @@ def _kind_of_reason(reason: str) -> str:
 
 def _send_time_section(people: pa.Table, heat: npt.NDArray[np.float64] | None) -> Html:
     parts = [*_own_hours(people), *_heat_map(heat)]
-    return _section("When to send", *parts) if parts else Html("")
+    return section("When to send", *parts) if parts else Html("")
 
 
 def _own_hours(people: pa.Table) -> Iterator[Html]:
@@ -479,9 +447,9 @@ def _own_hours(people: pa.Table) -> Iterator[Html]:
     gain = pc.quantile(sure["send_time_gain"], 0.5)[0].as_py() if sure.num_rows else None
     if gain is not None:
         words += f" Half of these gain at least {_percent(gain)} in responses."
-    yield _paragraph(words)
+    yield paragraph(words)
     if sure.num_rows < people.num_rows:
-        yield _paragraph("For everybody else this data shows nothing that is clearly better than the default.")
+        yield paragraph("For everybody else this data shows nothing that is clearly better than the default.")
 
 
 def _heat_map(heat: npt.NDArray[np.float64] | None) -> Iterator[Html]:
@@ -491,13 +459,13 @@ def _heat_map(heat: npt.NDArray[np.float64] | None) -> Iterator[Html]:
     best = [(DAYS[place // 24], place % 24, float(heat.flat[place])) for place in order.tolist()]
     told = "; ".join(f"{day} {hour:02d}:00 ({_percent(rate)})" for day, hour, rate in best if math.isfinite(rate))
     words = f"Answered most, of what was sent at that hour of the reader's own clock: {told}."
-    yield _tag("h3", _text("When this list answers"))
-    yield _paragraph(words)
-    figure = _figure(
+    yield tag("h3", text("When this list answers"))
+    yield paragraph(words)
+    drawing = figure(
         _heat_chart(heat), f"Heat map of the week by hour. {words}", "Empty: nothing, or too little, was sent."
     )
-    yield _tag(
-        "div", figure, class_="scroll wide", tabindex="0", role="region", aria_label="Heat map, scrolls sideways"
+    yield tag(
+        "div", drawing, class_="scroll wide", tabindex="0", role="region", aria_label="Heat map, scrolls sideways"
     )
 
 
@@ -512,17 +480,15 @@ def _freshness_section(scored: pa.Table) -> Html:
         for status in statuses
         if counts[status]
     ]
-    table = _table(("Status", "What it means", "People", "Share"), rows, "People by the state of their data", words=2)
-    return _section("How fresh the data is", *_ages(scored), table, *_last_engagement(scored))
+    numbers = table(("Status", "What it means", "People", "Share"), rows, "People by the state of their data", words=2)
+    return section("How fresh the data is", *_ages(scored), numbers, *_last_engagement(scored))
 
 
 def _ages(scored: pa.Table) -> Iterator[Html]:
     ages = pc.drop_null(scored["feature_age_s"])
     if len(ages):
         middle, oldest = (pc.quantile(ages, part)[0].as_py() for part in (0.5, 1.0))
-        yield _paragraph(
-            f"Half of the scores used data younger than {_age(middle)}; the oldest was {_age(oldest)} old."
-        )
+        yield paragraph(f"Half of the scores used data younger than {_age(middle)}; the oldest was {_age(oldest)} old.")
 
 
 def _age(seconds: float) -> str:
@@ -547,15 +513,15 @@ def _last_engagement(scored: pa.Table) -> Iterator[Html]:
     }
     counts["never"] = int(np.isnan(days).sum())
     rows = [(words, f"{count:,}", _percent(count / scored.num_rows)) for words, count in counts.items()]
-    yield _table(("Last engagement", "People", "Share"), rows, "When people were last active")
+    yield table(("Last engagement", "People", "Share"), rows, "When people were last active")
 
 
 def _caveats_section(caveats: Sequence[str]) -> Html:
-    return _section("What this data cannot tell", _bullets(caveats)) if caveats else Html("")
+    return section("What this data cannot tell", bullets(caveats)) if caveats else Html("")
 
 
 def _exports_section(exports: Sequence[str]) -> Html:
-    return _section("Where the export is", _bullets(exports)) if exports else Html("")
+    return section("Where the export is", bullets(exports)) if exports else Html("")
 
 
 # --- numbers in words
@@ -690,110 +656,3 @@ _GREEN = "#2c7a57"
 _PERCENT_AXIS = alt.Axis(format="~%", tickCount=5, grid=True)
 _REASONS_SHOWN = 5
 _HOURS_SHOWN = 3
-
-
-# --- HTML
-
-
-def _text(words: str) -> Html:
-    return Html(html.escape(words))
-
-
-def _tag(name: str, *children: Html, **attributes: str) -> Html:
-    written = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{html.escape(value)}"' for key, value in attributes.items()
-    )
-    return Html(f"<{name}{written}>{''.join(children)}</{name}>")
-
-
-def _paragraph(words: str, class_: str | None = None) -> Html:
-    return _tag("p", _text(words), **({"class_": class_} if class_ else {}))
-
-
-def _section(title: str, *parts: Html) -> Html:
-    name = re.sub(r"\W+", "-", title.lower())
-    return _tag("section", _tag("h2", _text(title), id=name), *parts, aria_labelledby=name)
-
-
-def _bullets(items: Iterable[str]) -> Html:
-    return _tag("ul", *(_tag("li", _text(item)) for item in items))
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str, words: int = 1) -> Html:
-    """A table whose first ``words`` columns are words, and whose others are numbers."""
-    titles = _tag("tr", *(_tag("th", _text(title), scope="col") for title in head))
-    body = (
-        _tag("tr", _tag("th", _text(first), scope="row"), *(_tag("td", _text(cell)) for cell in rest))
-        for first, *rest in rows
-    )
-    table = _tag("table", _tag("caption", _text(caption)), _tag("thead", titles), _tag("tbody", *body))
-    return _tag("div", table, class_=f"scroll words-{words}", tabindex="0", role="region", aria_label=caption)
-
-
-def _figure(svg: str, alternative: str, caption: str) -> Html:
-    picture = base64.b64encode(svg.encode()).decode()
-    image = Html(f'<img src="data:image/svg+xml;base64,{picture}" alt="{html.escape(alternative)}">')
-    return _tag("figure", image, _tag("figcaption", _text(caption)))
-
-
-_CSS = """
-:root { color-scheme: light; }
-* { box-sizing: border-box; }
-body { margin: 0; background: #f3f5f8; color: #1d2733; font: 16px/1.55 system-ui, "Segoe UI", Arial, sans-serif; }
-header { background: #16304f; color: #fff; padding: 2rem max(1rem, calc(50% - 32rem)) 1.6rem; }
-main, footer { max-width: 66rem; margin: 0 auto; padding: 0 1rem; }
-h1 { margin: 0 0 .9rem; font-size: 1.9rem; line-height: 1.2; overflow-wrap: anywhere; }
-h2 { margin: 0 0 .8rem; font-size: 1.35rem; color: #16304f; }
-h3 { margin: 1.4rem 0 .4rem; font-size: 1.1rem; }
-h4 { margin: 1rem 0 .3rem; font-size: 1rem; }
-p, ul { margin: .4rem 0 .8rem; overflow-wrap: anywhere; }
-ul { padding-left: 1.2rem; }
-section { background: #fff; border: 1px solid #dfe4ea; border-radius: 10px; padding: 1.3rem 1.4rem; margin: 1.2rem 0; }
-.banner { display: inline-block; margin: 0; padding: .45rem .8rem; border-radius: 6px; }
-.simulated { background: #ffe2a0; color: #4a3000; }
-.real { background: #d5ecdf; color: #10402a; }
-.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr)); gap: .8rem 1.4rem; margin: 0; }
-dt, .name, .label { color: #556172; font-size: .875rem; }
-dd { margin: 0; font-weight: 600; overflow-wrap: anywhere; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); gap: .8rem; }
-.tile { display: flex; flex-direction: column; margin: 0; padding: .8rem 1rem; background: #f3f6fa; }
-.tile span:last-child { font-size: .875rem; line-height: 1.35; color: #556172; }
-.number { font-size: 1.45rem; font-weight: 700; font-variant-numeric: tabular-nums; }
-.card { border-top: 1px solid #dfe4ea; margin-top: 1.3rem; padding-top: .2rem; }
-.card h3 { margin: 1rem 0 0; font-size: 1.2rem; }
-.card .label { margin: 0 0 .5rem; }
-.refused { background: #fdf3ef; border: 1px solid #e6c4b8; border-radius: 8px; padding: .2rem 1rem; }
-.metrics { display: grid; grid-template-columns: repeat(auto-fit, minmax(16rem, 1fr)); gap: .9rem; }
-.metric { border: 1px solid #dfe4ea; border-radius: 8px; padding: .3rem 1rem; }
-.metric h4 { margin: .5rem 0 .1rem; }
-.metric p { margin: .15rem 0 .4rem; }
-.meaning, figcaption, caption { color: #556172; font-size: .875rem; }
-.verdict { display: inline-block; padding: .1rem .55rem; border-radius: 5px; font-size: .875rem; font-weight: 600; }
-.better { background: #d5ecdf; color: #10402a; }
-.even { background: #e6eaf0; color: #333f4d; }
-.worse { background: #fadbd3; color: #6b1d0f; }
-.beside { display: grid; gap: .5rem 2rem; align-items: center; }
-.beside { grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); }
-figure { margin: .5rem 0; }
-img { display: block; max-width: 100%; height: auto; }
-.scroll { overflow-x: auto; margin: .6rem 0 1.2rem; }
-.wide img { max-width: none; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding-bottom: .3rem; }
-th, td { text-align: right; padding: .4rem .6rem; border-bottom: 1px solid #e6eaf0; vertical-align: top; }
-th:first-child, .words-2 th, .words-2 td:nth-child(2) { text-align: left; }
-.words-2 th:nth-child(n + 3) { text-align: right; }
-thead th { color: #556172; font-size: .875rem; }
-summary { cursor: pointer; color: #1f5fa8; padding: .4rem 0; }
-:focus-visible { outline: 3px solid #1f5fa8; outline-offset: 2px; }
-footer { color: #556172; font-size: .875rem; padding-bottom: 2rem; }
-@media (max-width: 40rem) {
-  section { padding: 1rem; margin: .8rem 0; }
-  main { padding: 0 .6rem; }
-  h1 { font-size: 1.5rem; }
-  .facts, .tiles { grid-template-columns: 1fr 1fr; }
-  th, td { padding: .4rem .3rem; }
-  td { font-size: .9375rem; }
-}
-@media print { body { background: #fff; } section { break-inside: avoid; border: 0; } }
-"""

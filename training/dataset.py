@@ -138,10 +138,8 @@ def questions(
     Parameters
     ----------
     instants
-        When everybody is asked about; with the policies ``creation`` and ``sent`` there is a moment for each row and these
-        are not read.
-    after, until
-        Of the policies ``creation`` and ``sent``: those created or sent in ``[after, until)``.
+        When everybody is asked about. Without any: each of those created in ``[after, until)``, when created. About sends
+        one asks when they are sent, in ``[after, until)``.
     known_until
         Labels whose horizon is not over by then are NaN.
 
@@ -153,9 +151,7 @@ def questions(
         rows = _send_rows(spec, folder, after, known_until)
         rows = rows.take(np.flatnonzero(rows.as_of < microseconds(until)))
     else:
-        created = _created(folder, known_until)
-        by_creation = spec.as_of_policy == "creation"
-        spine = _at_creation(created, after, until) if by_creation else _on_grid(created, instants)
+        spine = _on_grid(spec, folder, instants) if instants else _at_creation(folder, after, until)
         rows = _labelled(spec, folder, spine, known_until)
     if not len(rows):
         raise NothingEligible(spec.name, RULES[spec.name])
@@ -189,13 +185,12 @@ def grid(spec: ModelSpec, start: datetime, known_until: datetime) -> list[dateti
 
 
 def _asked(spec: ModelSpec, folder: Folder, start: datetime, known_until: datetime) -> Rows:
-    created = _created(folder, known_until)
     parts = []
     # Where only outcomes are known, a later question knows no more than the first: the grid would add nothing.
     if spec.as_of_policy == "grid" or (spec.as_of_policy == "both" and _has_behaviour(folder)):
-        parts.append(_on_grid(created, grid(spec, start, known_until)))
+        parts.append(_on_grid(spec, folder, grid(spec, start, known_until)))
     if spec.as_of_policy in ("creation", "both"):
-        parts.append(_at_creation(created, start, known_until - spec.horizon + JUST_AFTER))
+        parts.append(_at_creation(folder, start, known_until - spec.horizon + JUST_AFTER))
     return _labelled(spec, folder, _sampled(_joined(parts)), known_until)
 
 
@@ -212,24 +207,28 @@ def _has_behaviour(folder: Folder) -> bool:
     return bool(folder.con.execute((kinds != "conversion").any()))
 
 
-def _created(folder: Folder, until: datetime) -> Spine:
-    """Everybody created before an instant, with that moment as their instant."""
+def _created(folder: Folder) -> Spine:
+    """Everybody, with the moment of their creation as their instant."""
     subscribers = folder.con.table("subscribers")
     ordered = subscribers.select("subscriber_id", created_us=epoch_us(subscribers.created_at)).order_by("subscriber_id")
-    table = folder.con.to_pyarrow(ordered.filter(ordered.created_us < microseconds(until)))
+    table = folder.con.to_pyarrow(ordered)
     return Spine(table["subscriber_id"].combine_chunks(), table["created_us"].to_numpy().astype(np.float64))
 
 
-def _on_grid(created: Spine, instants: Sequence[datetime]) -> Spine:
+def _on_grid(spec: ModelSpec, folder: Folder, instants: Sequence[datetime]) -> Spine:
+    """Everybody at each instant; of leads, those who were there. Churn minds engagement alone, not the date of joining."""
+    created = _created(folder)
+    since = created.as_of if spec.name == "lead_score" else np.full(len(created), -np.inf)
     parts = []
     for at in (float(microseconds(moment)) for moment in instants):
-        there = pa.array(np.flatnonzero(created.as_of <= at))
+        there = pa.array(np.flatnonzero(since <= at))
         parts.append(Spine(created.subscriber_id.take(there), np.full(len(there), at)))
     return _joined(parts)
 
 
-def _at_creation(created: Spine, after: datetime, until: datetime) -> Spine:
+def _at_creation(folder: Folder, after: datetime, until: datetime) -> Spine:
     """Those created in ``[after, until)``."""
+    created = _created(folder)
     inside = np.flatnonzero((created.as_of >= microseconds(after)) & (created.as_of < microseconds(until)))
     return Spine(created.subscriber_id.take(pa.array(inside)), created.as_of[inside])
 

@@ -1,9 +1,9 @@
-"""How good are scores? Numbers with intervals, tables for people, and the simple baselines that any model must beat.
+"""How good are scores? Numbers with intervals, and tables for people.
 
 What enters: a probability, a 0/1 label and a subscriber per row, as arrays of one length and in any order. What
-leaves: an ``Evaluation`` of one set of scores, a ``Comparison`` of two on the same rows, or a fitted baseline. The
-promise: judging never raises on poor data (a number that does not exist is NaN), ties are settled the same way whatever
-the order of rows, and the same input and seed give the same intervals.
+leaves: an ``Evaluation`` of one set of scores or a ``Comparison`` of two on the same rows. The promise: judging never
+raises on poor data (a number that does not exist is NaN), ties are settled the same way whatever the order of rows, and
+the same input and seed give the same intervals.
 
 Intervals are 95 % percentile intervals of a cluster bootstrap: whole subscribers are drawn with replacement, because
 the rows of one person resemble each other and counting them as independent would flatter every interval. Scores are
@@ -12,19 +12,13 @@ sorted once and each resample only reweights them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 import orjson
-from sklearn.impute import SimpleImputer
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 Floats = npt.NDArray[np.float64]
 
@@ -257,78 +251,6 @@ def lift_quality(score: Floats, label: npt.ArrayLike, weight: Floats | None = No
     positives' share b the area under the capture curve is b / 2 + (1 - b) * AUC, so the quotient is 2 * AUC - 1: Gini.
     """
     return 2 * auc(score, label, weight) - 1
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """One feature turned into a probability by a monotone line through knots; a missing value has its own rate."""
-
-    knots: Floats
-    heights: Floats
-    missing: float
-
-    def __call__(self, values: npt.ArrayLike) -> Floats:
-        """Shape (rows,) to probabilities of the same shape; beyond the training range the line stays flat."""
-        column = np.asarray(values, dtype=np.float64)
-        known = np.isfinite(column)
-        if not self.knots.size:
-            return np.full(column.shape, self.missing)
-        return np.where(known, np.interp(np.where(known, column, 0.0), self.knots, self.heights), self.missing)
-
-
-def fit_baseline(values: npt.ArrayLike, label: npt.ArrayLike, higher_is_riskier: bool | None = None) -> Baseline:
-    """Fit the simplest model there is, one feature, so that it can be compared by log loss and not by rank alone.
-
-    Isotonic regression on the rows given, which must be training rows. ``higher_is_riskier`` None lets them say which
-    way the feature points. NaN and infinities are a bucket of their own. Each end of the line and the bucket hold one
-    made-up row at the base rate, so no baseline is ever certain and ruined by a single surprise.
-    """
-    column, truth = np.asarray(values, dtype=np.float64), np.asarray(label, dtype=np.float64)
-    known = np.isfinite(column)
-    base_rate = (float(truth.sum()) + 1) / (truth.size + 2)
-    missing = (float(truth[~known].sum()) + base_rate) / (np.count_nonzero(~known) + 1)
-    if not known.any():
-        return Baseline(np.empty(0), np.empty(0), missing)
-    column, truth = column[known], truth[known]
-    if higher_is_riskier is None:
-        higher_is_riskier = not auc(column, truth) < 0.5
-    line = IsotonicRegression(increasing=higher_is_riskier).fit(
-        np.append(column, [column.min(), column.max()]), np.append(truth, [base_rate, base_rate])
-    )
-    return Baseline(line.X_thresholds_, line.y_thresholds_, missing)
-
-
-def fit_logistic(matrix: npt.ArrayLike, label: npt.ArrayLike, seed: int = 0) -> Callable[[npt.ArrayLike], Floats]:
-    """Fit a logistic regression: what a careful analyst would have without trees.
-
-    ``matrix`` is (rows, features) with NaN (or infinity) for missing. Features are put on a signed log1p scale,
-    median-imputed with an indicator each, and standardised. The function returned takes a matrix with the same columns
-    and answers probabilities of shape (rows,). Given one class, it answers the base rate, one row of each class added.
-    """
-    truth = np.asarray(label, dtype=np.float64)
-    if np.unique(truth).size < 2:
-        return partial(_constant, (float(truth.sum()) + 1) / (truth.size + 2))
-    model = make_pipeline(
-        FunctionTransformer(_signed_log),
-        SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True),
-        StandardScaler(),
-        LogisticRegression(max_iter=1000, random_state=seed),
-    )
-    return partial(_logistic, model.fit(np.asarray(matrix, dtype=np.float64), truth))
-
-
-def _signed_log(matrix: Floats) -> Floats:
-    finite = np.where(np.isfinite(matrix), matrix, np.nan)
-    return np.sign(finite) * np.log1p(np.abs(finite))
-
-
-def _logistic(model: Pipeline, matrix: npt.ArrayLike) -> Floats:
-    answer: Floats = model.predict_proba(np.asarray(matrix, dtype=np.float64))[:, 1]
-    return answer
-
-
-def _constant(probability: float, matrix: npt.ArrayLike) -> Floats:
-    return np.full(len(np.asarray(matrix)), probability)
 
 
 def _ranked(score: npt.ArrayLike, label: npt.ArrayLike) -> _Ranking:

@@ -19,8 +19,9 @@ from models.calibration import Calibration, choose, fit_sigmoid
 from models.ranking import reference
 from models.spec import ModelSpec
 from models.timing import Timing
+from training.baselines import fit_baseline
 from training.dataset import Dataset
-from training.evaluation import Comparison, Evaluation, auc, compare, evaluate, fit_baseline
+from training.evaluation import Comparison, Evaluation, auc, compare, evaluate
 from training.shapes import learn_shapes, offsets
 from training.splits import Positions, Split, split
 

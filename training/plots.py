@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import vl_convert
 
-from training.evaluation import CalibrationBin, Decile, Floats
+from training.evaluation import CalibrationBin, Decile, Floats, Interval
 
 INK, MUTED, FAINT = "#1f2933", "#66727f", "#e4e8ec"
 BLUE, ORANGE, PALE = "#2166a5", "#d8642a", "#b9d3ea"
@@ -159,6 +159,45 @@ def score_chart(probability: npt.ArrayLike, label: npt.ArrayLike, outcome: str =
     )
     title, subtitle = _score_words(sides, outcome, top)
     return _house(_layers(bars, width=WIDTH, height=HEIGHT), title, subtitle)
+
+
+def rivals_chart(names: Sequence[str], values: Sequence[Interval], measure: str, head: str) -> alt.LayerChart:
+    """Draw one number of several contenders with its 95 % interval, one above the other; the first one is ours."""
+    rows = [
+        {"who": name, "value": _number(one.value), "low": _number(one.low), "high": _number(one.high), "ours": nth == 0}
+        for nth, (name, one) in enumerate(zip(names, values, strict=True))
+    ]
+    across = alt.Scale(zero=False, padding=12)
+    base = alt.Chart(_data(rows)).encode(
+        y=alt.Y("who:N", sort=list(names), title=None, axis=alt.Axis(labelLimit=320)),
+        color=alt.Color("ours:N", scale=alt.Scale(domain=[True, False], range=[BLUE, MUTED]), legend=None),
+    )
+    rule = base.mark_rule(strokeWidth=2.5).encode(x=alt.X("low:Q", title=measure, scale=across), x2="high:Q")
+    point = base.mark_point(filled=True, size=90, opacity=1).encode(x=alt.X("value:Q", scale=across))
+    text = base.mark_text(dy=-11, fontSize=11).encode(x="value:Q", text=alt.Text("value:Q", format=".3f"))
+    layers = _layers(rule, point, text, width=WIDTH - 160, height=alt.Step(34))
+    return _house(layers, head, "Points with 95 % intervals, whole subscribers resampled.")
+
+
+def ageing_chart(names: Sequence[str], ours: Sequence[Interval], best: Sequence[Interval]) -> alt.LayerChart:
+    """Draw AUC against the model's age, beside the best baseline on the same rows."""
+    sides = (("ours", ours), ("best baseline", best))
+    rows = [
+        {"age": name, "who": who, "value": _number(one.value), "low": _number(one.low), "high": _number(one.high)}
+        for who, side in sides
+        for name, one in zip(names, side, strict=True)
+    ]
+    colour = alt.Scale(domain=[who for who, _ in sides], range=[BLUE, MUTED])
+    base = alt.Chart(_data(rows)).encode(
+        x=alt.X("age:O", sort=list(names), title="age of the model", axis=alt.Axis(labelAngle=0)),
+        color=alt.Color("who:N", title=None, scale=colour, legend=alt.Legend(orient="top")),
+        xOffset=alt.XOffset("who:N", sort=[who for who, _ in sides]),
+    )
+    up = alt.Scale(zero=False)
+    rule = base.mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q", title="AUC", scale=up), y2="high:Q")
+    point = base.mark_point(filled=True, size=70, opacity=1).encode(y=alt.Y("value:Q", scale=up))
+    head = _ageing_words(names, ours)
+    return _house(_layers(rule, point, width=WIDTH, height=HEIGHT - 60), head, "AUC with 95 % intervals.")
 
 
 def send_time_chart(rate: npt.ArrayLike, meaning: str = "of sends were answered") -> alt.LayerChart:
@@ -330,6 +369,15 @@ def _learning_words(
     if best_iteration >= rounds:
         return f"Still learning at the last round, {rounds:,}", under
     return f"After round {best_iteration:,} more training stops helping", under
+
+
+def _ageing_words(names: Sequence[str], ours: Sequence[Interval]) -> str:
+    if len(ours) < 2:
+        return "One age only: nothing to say about going stale"
+    first, last = ours[0], ours[-1]
+    if last.high < first.low:
+        return f"It goes stale: AUC {first.value:.3f} at {names[0]}, {last.value:.3f} at {names[-1]}"
+    return f"No sign of going stale: AUC {first.value:.3f} at {names[0]}, {last.value:.3f} at {names[-1]}"
 
 
 def _calibration_row(bin_: CalibrationBin) -> dict[str, float | None]:

@@ -255,57 +255,6 @@ def test_json_writes_what_is_missing_as_null_and_metrics_leave_it_out() -> None:
     assert judged.metrics("later")["later_brier"] == judged.brier.value
 
 
-def test_a_baseline_is_monotone_and_keeps_the_ranking_of_its_feature() -> None:
-    rng = np.random.default_rng(1)
-    hours = rng.exponential(500, 5_000)
-    label = (rng.random(hours.size) < np.clip(hours / 2_000, 0, 1)).astype(np.float64)
-    baseline = evaluation.fit_baseline(hours, label)
-    curve = baseline(np.linspace(0, hours.max() * 2, 1_000))
-    assert np.all(np.diff(curve) >= 0) and curve.min() > 0 and curve.max() < 1
-    assert evaluation.auc(baseline(hours), label) >= evaluation.auc(hours, label) - 0.005
-    assert evaluation.expected_calibration_error(baseline(hours), label) < 0.01
-
-
-def test_a_baseline_finds_or_takes_the_direction_of_its_feature() -> None:
-    clicks = np.arange(100.0)
-    churned = (clicks < 40).astype(np.float64)
-    assert np.all(np.diff(evaluation.fit_baseline(clicks, churned)(clicks)) <= 0)
-    assert np.all(np.diff(evaluation.fit_baseline(clicks, churned, higher_is_riskier=True)(clicks)) >= 0)
-
-
-def test_missing_values_have_a_rate_of_their_own() -> None:
-    hours = np.concatenate([np.arange(100.0), np.full(98, np.nan), [np.inf, -np.inf]])
-    label = np.concatenate([np.arange(100.0) >= 50, np.ones(100)])
-    baseline = evaluation.fit_baseline(hours, label)
-    assert baseline([np.nan])[0] == baseline([np.inf])[0] == pytest.approx((100 + 151 / 202) / 101)
-    assert evaluation.fit_baseline(np.full(8, np.nan), np.arange(8) % 2)([3.0, np.nan]) == pytest.approx([0.5, 0.5])
-
-
-@pytest.mark.parametrize("rows", [0, 1, 5])
-def test_a_baseline_of_one_class_or_of_nothing_is_never_certain(rows: int) -> None:
-    probability = evaluation.fit_baseline(np.arange(float(rows)), np.zeros(rows))([0.0, 2.0, np.nan])
-    assert np.all((probability > 0) & (probability <= 0.5))
-
-
-def test_the_logistic_baseline_learns_from_values_and_from_what_is_missing() -> None:
-    rng = np.random.default_rng(6)
-    matrix = np.column_stack([rng.lognormal(3, 1, 4_000), rng.normal(size=4_000), np.full(4_000, np.nan)])
-    gone = rng.random(4_000) < 0.3
-    matrix[gone, 0] = np.nan
-    chance = np.where(gone, 0.9, 1 / (1 + np.exp(3 - np.nan_to_num(np.log1p(matrix[:, 0])))))
-    label = (rng.random(4_000) < chance).astype(np.float64)
-    logistic = evaluation.fit_logistic(matrix[:3_000], label[:3_000])
-    probability = logistic(matrix[3_000:])
-    assert probability.shape == (1_000,)
-    assert evaluation.auc(probability, label[3_000:]) > evaluation.auc(chance[3_000:], label[3_000:]) - 0.02
-    assert np.array_equal(probability, evaluation.fit_logistic(matrix[:3_000], label[:3_000])(matrix[3_000:]))
-    assert np.all(np.isfinite(logistic([[np.inf, np.nan, 1e300]])))
-
-
-def test_the_logistic_baseline_of_one_class_answers_a_constant() -> None:
-    assert evaluation.fit_logistic(np.ones((8, 2)), np.zeros(8))([[1, 2], [3, 4]]) == pytest.approx([0.1, 0.1])
-
-
 def test_a_hundred_thousand_rows_are_judged_in_seconds() -> None:
     rng = np.random.default_rng(0)
     probability = rng.beta(2, 6, 100_000)

@@ -1,0 +1,161 @@
+"""A backtest knows nothing of the future, asks everybody it should, and scores as serving does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from features.catalogue import Catalogue
+from features.clock import microseconds
+from features.errors import NoMatureLabels
+from features.fold import Folder
+from features.home import Home
+from features.log import EventLog
+from features.online import SqliteStateStore
+from features.vocabulary import learn
+from models import churn, lead_score, send_time
+from models.spec import ModelSpec
+from serving.schemas import ScoreRequest
+from serving.scorer import Scorer
+from training.backtest import Origin, ask, judge, stretches, train_until
+
+DAY = timedelta(days=1)
+UNTIL = datetime(2025, 7, 1, tzinfo=UTC)
+LATER = UNTIL + 10 * DAY
+CHURN = replace(churn.SPEC, horizon=30 * DAY, rounds=30)
+
+
+def folder_at(home: Home, until: datetime) -> Folder:
+    con = EventLog(home).connect()
+    return Folder(con, learn(con, until, Catalogue()))
+
+
+def end_of(home: Home) -> datetime:
+    return EventLog(home).end() + timedelta(microseconds=1)
+
+
+def asked(home: Home, spec: ModelSpec = CHURN, instants: tuple[datetime, ...] = (UNTIL, LATER)) -> Origin:
+    folder, until = folder_at(home, UNTIL), end_of(home)
+    return ask(train_until(spec, folder, EventLog(home).start(), UNTIL), folder, instants, until, until)
+
+
+def cut_off(home: Home) -> Origin:
+    folder = folder_at(home, UNTIL)
+    return ask(train_until(CHURN, folder, EventLog(home).start(), UNTIL), folder, [UNTIL], UNTIL + DAY, UNTIL)
+
+
+@pytest.fixture(scope="module")
+def whole(small_home: Home) -> Origin:
+    return asked(small_home)
+
+
+@pytest.fixture(scope="module")
+def cut_home(small_list: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """The same list as it was known at ``UNTIL``: whatever was received later never happened."""
+    directory = tmp_path_factory.mktemp("cut")
+    events = pq.read_table(small_list / "events.parquet")
+    pq.write_table(events.filter(pc.less(events["received_at"], UNTIL)), directory / "events.parquet")
+    home = Home(directory / "home")
+    rest = (small_list / f"{name}.parquet" for name in ("subscribers", "campaigns"))
+    EventLog(home).append(directory / "events.parquet", *rest)
+    yield home
+
+
+def test_what_was_received_after_the_origin_changes_no_score_at_it(whole: Origin, cut_home: Home) -> None:
+    cut = cut_off(cut_home)
+    at_origin = whole.asked.rows.as_of == microseconds(UNTIL)
+    assert (
+        cut.asked.rows.subscriber_id.to_pylist()
+        == whole.asked.rows.subscriber_id.filter(pa.array(at_origin)).to_pylist()
+    )
+    assert cut.probability.tobytes() == whole.probability[at_origin].tobytes()
+    assert cut.learnt.bundle.booster is not None and whole.learnt.bundle.booster is not None
+    assert cut.learnt.bundle.booster.text == whole.learnt.bundle.booster.text
+    assert np.isnan(cut.asked.rows.label).all()
+
+
+def test_the_scores_are_those_that_serving_gives(whole: Origin, small_home: Home, tmp_path: Path) -> None:
+    at_later = np.flatnonzero(whole.asked.rows.as_of == microseconds(LATER))
+    ids = whole.asked.rows.subscriber_id.take(pa.array(at_later)).to_pylist()
+    store = SqliteStateStore(tmp_path / "online.db", timeout_s=5.0)
+    store.create()
+    store.write(ids, whole.asked.states[at_later])
+    scorer = Scorer({"churn": whole.learnt.bundle}, store, stale_after_s=1e9)
+    scores = scorer.score(ScoreRequest(subscriber_ids=tuple(ids[:1000]), models=("churn",)), LATER)
+    allowed = scores.columns["status"] == "ok"
+    assert allowed.sum() > 100
+    assert (
+        scores.columns["churn_probability"][allowed].tobytes() == whole.probability[at_later][:1000][allowed].tobytes()
+    )
+    store.close()
+
+
+def test_churn_labels_are_what_a_person_would_count(whole: Origin, small_home: Home) -> None:
+    con = EventLog(small_home).connect()
+    told = con.table("events").to_pyarrow().to_pandas()
+    rows = whole.asked.rows
+    window = told[(told.occurred_at >= LATER) & (told.occurred_at < LATER + CHURN.horizon)]
+    visited = set(window[window.event_type.isin(["page_view", "form_submit", "purchase"])].subscriber_id)
+    left = set(window[window.event_type.isin(["unsubscribe", "complaint"])].subscriber_id)
+    at_later = rows.as_of == microseconds(LATER)
+    for who, label in zip(np.array(rows.subscriber_id.to_pylist())[at_later], rows.label[at_later], strict=True):
+        if who in left:
+            assert label == 1
+        elif who in visited:
+            assert label == 0
+
+
+def test_everybody_created_after_the_origin_is_asked_about_once_as_of_that_moment(small_home: Home) -> None:
+    spec = replace(lead_score.SPEC, rounds=20)
+    found = asked(small_home, spec, ())
+    subscribers = EventLog(small_home).connect().table("subscribers").to_pyarrow().to_pandas()
+    later = subscribers[subscribers.created_at >= UNTIL]
+    assert sorted(found.asked.rows.subscriber_id.to_pylist()) == sorted(later.subscriber_id)
+    created = dict(zip(later.subscriber_id, later.created_at, strict=True))
+    for who, as_of in zip(found.asked.rows.subscriber_id.to_pylist(), found.asked.rows.as_of, strict=True):
+        assert microseconds(created[who].to_pydatetime()) == as_of
+
+
+def test_every_send_after_the_origin_is_asked_about_and_unfinished_ones_have_no_label(small_home: Home) -> None:
+    found = asked(small_home, replace(send_time.SPEC, rounds=20, horizon=5 * DAY), ())
+    events = EventLog(small_home).connect().table("events").to_pyarrow().to_pandas()
+    sent = events[(events.event_type == "sent") & (events.occurred_at >= UNTIL)]
+    assert found.asked.rows.event_id is not None
+    assert sorted(found.asked.rows.event_id.to_pylist()) == sorted(sent.event_id)
+    unfinished = found.asked.rows.as_of + 432_000e6 > microseconds(end_of(small_home))
+    assert unfinished.any()
+    assert np.array_equal(np.isnan(found.asked.rows.label), unfinished)
+
+
+def test_the_judgement_counts_only_known_answers_and_names_its_baselines(whole: Origin) -> None:
+    judged = judge([whole])
+    known = int(np.isfinite(whole.asked.rows.label).sum())
+    assert judged.ours.rows == known
+    assert judged.unknown == len(whole.asked.rows) - known
+    assert {"recency", "past rate", "logistic regression"} <= {rival.name for rival in judged.rivals}
+    assert [part.name for part in judged.by_age] == ["0 days", "10 days"]
+    assert sum(part.ours.rows for part in judged.by_age) == known
+
+
+def test_without_any_known_answer_nothing_is_judged(cut_home: Home) -> None:
+    unknown = cut_off(cut_home)
+    with pytest.raises(NoMatureLabels, match="needs 30 days after it"):
+        judge([unknown])
+
+
+def test_stretches_follow_each_other_without_gap() -> None:
+    assert stretches(UNTIL, LATER, None) == [(UNTIL, LATER)]
+    assert stretches(UNTIL, LATER, 4 * DAY) == [
+        (UNTIL, UNTIL + 4 * DAY),
+        (UNTIL + 4 * DAY, UNTIL + 8 * DAY),
+        (UNTIL + 8 * DAY, LATER),
+    ]
+    assert stretches(UNTIL, UNTIL + 8 * DAY, 4 * DAY)[-1] == (UNTIL + 4 * DAY, UNTIL + 8 * DAY)
