@@ -52,6 +52,9 @@ class Spine:
         for start in range(0, len(self), rows):
             yield Spine(self.subscriber_id.slice(start, rows), self.as_of[start : start + rows])
 
+    def take(self, positions: npt.NDArray[np.int64]) -> Spine:
+        return Spine(self.subscriber_id.take(pa.array(positions)), self.as_of[positions])
+
     def to_table(self) -> pa.Table:
         """Columns ``row`` (position), ``subscriber_id``, ``as_of_us``."""
         return pa.table(

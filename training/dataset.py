@@ -25,7 +25,8 @@ from features.evidence import epoch_us
 from features.fold import Folder, Spine
 from features.state import MICROSECONDS_PER_DAY, States
 from models.spec import ModelSpec
-from training.labels import Labels, churn_labels, if_mature, lead_labels, sends
+from training.censoring import LEAST_SHARE, exposure, fit_delays
+from training.labels import Labels, churn_labels, conversion_delays, if_mature, lead_labels, sends
 
 GRID_POINTS = 14
 GRID_STEP = timedelta(days=7)
@@ -33,7 +34,9 @@ WARM_UP = timedelta(days=30)
 """No question is asked before the log is this old (or a quarter of its length): nothing would be known yet."""
 MOST_ROWS = 150_000
 """Beyond this many rows subscribers (or sends) are sampled by a stable hash: time and memory stay bounded."""
-JUST_AFTER = timedelta(microseconds=1)
+JUST_AFTER = MICROSECOND = timedelta(microseconds=1)
+LEAST_CONVERTED = 60
+"""With fewer conversions among mature leads, unfinished ones are learnt from too."""
 
 Labeller = Callable[[Folder, Spine, ModelSpec, datetime], Labels]
 LABELLERS: dict[str, Labeller] = {"churn": churn_labels, "lead_score": lead_labels}
@@ -57,6 +60,8 @@ class Rows:
     event_id: pa.Array | None = None
     slot: npt.NDArray[np.int64] | None = None
     """For sends: the id and the local hour of week."""
+    offset: npt.NDArray[np.float64] | None = None
+    """Added to the log-odds of the label while learning, never while scoring: see ``training.censoring``."""
 
     def __len__(self) -> int:
         return len(self.label)
@@ -69,6 +74,7 @@ class Rows:
             self.label[positions],
             None if self.event_id is None else self.event_id.take(pa.array(positions)),
             None if self.slot is None else self.slot[positions],
+            None if self.offset is None else self.offset[positions],
         )
 
     @property
@@ -104,6 +110,9 @@ class Dataset:
 def labelled_rows(spec: ModelSpec, folder: Folder, start: datetime, known_until: datetime) -> Rows:
     """Every mature question of a model that the log can answer.
 
+    Of leads, where too few of the mature ones converted to learn from, the unfinished ones count too, for what they have told
+    so far (see ``training.censoring``).
+
     Parameters
     ----------
     start
@@ -115,11 +124,7 @@ def labelled_rows(spec: ModelSpec, folder: Folder, start: datetime, known_until:
     ------
     NoMatureLabels, NothingEligible
     """
-    rows = (
-        _sends(spec, folder, start, known_until)
-        if spec.as_of_policy == "sent"
-        else _asked(spec, folder, start, known_until)
-    )
+    rows = LEARNT_FROM[spec.name](spec, folder, start, known_until)
     if not len(rows):
         raise NothingEligible(spec.name, RULES[spec.name])
     return _in_order(rows)
@@ -194,6 +199,27 @@ def _asked(spec: ModelSpec, folder: Folder, start: datetime, known_until: dateti
     return _labelled(spec, folder, _sampled(_joined(parts)), known_until)
 
 
+def _leads(spec: ModelSpec, folder: Folder, start: datetime, known_until: datetime) -> Rows:
+    try:
+        rows = _asked(spec, folder, start, known_until)
+    except NoMatureLabels:
+        return _unfinished_leads(spec, folder, start, known_until)
+    return rows if rows.label.sum() >= LEAST_CONVERTED else _unfinished_leads(spec, folder, start, known_until)
+
+
+def _unfinished_leads(spec: ModelSpec, folder: Folder, start: datetime, known_until: datetime) -> Rows:
+    """Leads as of their creation, each with what it has told so far."""
+    spine = _sampled(_at_creation(folder, start, known_until))
+    spine = spine.take(lead_labels(folder, spine, spec, known_until).row)
+    horizon, delay = spec.horizon / MICROSECOND, conversion_delays(folder, spine, known_until)
+    watched = microseconds(known_until) - spine.as_of
+    share = exposure(fit_delays(delay, watched), watched, horizon)
+    told = np.flatnonzero(share >= LEAST_SHARE)
+    label = (delay < horizon)[told].astype(np.float64)
+    as_of = spine.as_of[told]
+    return Rows(spine.subscriber_id.take(pa.array(told)), as_of, as_of, label, offset=np.log(share[told]))
+
+
 def _labelled(spec: ModelSpec, folder: Folder, spine: Spine, known_until: datetime) -> Rows:
     """Those of a spine who are eligible."""
     labels = LABELLERS[spec.name](folder, spine, spec, known_until)
@@ -230,7 +256,7 @@ def _at_creation(folder: Folder, after: datetime, until: datetime) -> Spine:
     """Those created in ``[after, until)``."""
     created = _created(folder)
     inside = np.flatnonzero((created.as_of >= microseconds(after)) & (created.as_of < microseconds(until)))
-    return Spine(created.subscriber_id.take(pa.array(inside)), created.as_of[inside])
+    return created.take(inside)
 
 
 def _joined(parts: list[Spine]) -> Spine:
@@ -245,7 +271,7 @@ def _sampled(spine: Spine) -> Spine:
         return spine
     words = spine.subscriber_id.dictionary_encode()
     kept = np.flatnonzero(_hashes(words.dictionary)[words.indices.to_numpy()] < MOST_ROWS / len(spine))
-    return Spine(spine.subscriber_id.take(pa.array(kept)), spine.as_of[kept])
+    return spine.take(kept)
 
 
 def _hashes(ids: pa.Array) -> npt.NDArray[np.float64]:
@@ -271,3 +297,10 @@ def _sends(spec: ModelSpec, folder: Folder, start: datetime, known_until: dateti
 
 def _midnight(at: datetime) -> datetime:
     return at.replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+LEARNT_FROM: dict[str, Callable[[ModelSpec, Folder, datetime, datetime], Rows]] = {
+    "churn": _asked,
+    "lead_score": _leads,
+    "send_time": _sends,
+}

@@ -70,6 +70,17 @@ def lead_labels(folder: Folder, spine: Spine, spec: ModelSpec, known_until: date
     return _labels(_created(folder, spine) & ~facts["won"], facts["converts"])
 
 
+def conversion_delays(folder: Folder, spine: Spine, known_until: datetime) -> npt.NDArray[np.float64]:
+    """Microseconds from each spine row's instant to the first conversion from then on; NaN: none is known yet."""
+    told = _told(folder, spine, known_until, ("conversion",))
+    later = told.filter(told.occurred_us >= told.as_of_us)
+    first = later.group_by("row").aggregate(delay_us=(later.occurred_us - later.as_of_us).min())
+    table = folder.con.to_pyarrow(first)
+    delays = np.full(len(spine), np.nan)
+    delays[table["row"].to_numpy()] = table["delay_us"].to_numpy()
+    return delays
+
+
 def sends(folder: Folder, response: Response, horizon: timedelta, after: datetime, known_until: datetime) -> Sends:
     """Every send after an instant. Positive: a person opened or clicked that send within the horizon.
 
