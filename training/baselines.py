@@ -8,7 +8,8 @@ One feature becomes a probability by isotonic regression, so that it is compared
 rank alone. Past rates are smoothed first: who opened one mail of one is not a better customer than who opened nine of
 ten. BG/NBD is taken as it is, since its answer is a probability already: that no purchase follows, which is churn where
 purchases are all that counts as engagement. It is fitted on each subscriber's latest state among the training rows:
-several states of one person would count the same purchases again.
+several states of one person would count the same purchases again. Those rows hold active people only, so it sees few who left;
+on Online Retail it ranks at .708 (AUC), fitted on everybody's state at the cutoff it would at .713.
 """
 
 from __future__ import annotations
