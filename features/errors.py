@@ -31,6 +31,7 @@ promise: a message names columns, rows, models and paths, never a person's value
     |  |- NeverTrained
     |  |- PromotionConflict
     |  |- PromotionRefused
+    |  |- RollbackRefused
     |  |- BundleMissing
     |  |- BundleCorrupt
     |  |- FeatureMismatch
@@ -269,6 +270,16 @@ class PromotionRefused(ModelError):
     def __init__(self, model: str, version: str, reason: str) -> None:
         self.model, self.version, self.reason = model, version, reason
         super().__init__(f"{model} {version} is not promoted: {reason}. Promote it anyway with --force.")
+
+
+class RollbackRefused(ModelError):
+    code = "rollback_refused"
+
+    def __init__(self, model: str, reason: str) -> None:
+        self.model, self.reason = model, reason
+        super().__init__(
+            f"{model} is not rolled back: {reason}. `inbox models {model} --history` shows what served when."
+        )
 
 
 class BundleMissing(ModelError):

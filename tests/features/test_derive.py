@@ -67,6 +67,21 @@ def test_rates_count_one_send_more() -> None:
     assert value_of(weekly, "click_rate_7d", NOW + 7 * DAY) == pytest.approx(0.5 / 1.5)
 
 
+def test_a_send_of_the_last_days_is_no_failure_yet() -> None:
+    states = one(sent_count=4, open_count=2, last_sent_at=NOW - 9 * DAY)
+    assert value_of(states, "open_rate_settled_ever") == pytest.approx(2.2 / 5)
+    assert value_of(one(sent_count=4, open_count=2, last_sent_at=NOW - DAY), "open_rate_settled_ever") == pytest.approx(
+        2.2 / 4
+    )
+    assert value_of(one(), "open_rate_settled_ever") == 0.2
+    assert value_of(one(), "click_rate_settled_90d") == 0.05
+
+
+def test_what_a_young_send_adds_to_the_decayed_sends_is_left_out() -> None:
+    young = one(sent_decayed_30d=1.5, open_decayed_30d=0.5, last_sent_at=NOW - 3 * DAY)
+    assert value_of(young, "open_rate_settled_30d") == pytest.approx(0.7 / (1.5 - 2 ** (-3 / 30) + 1))
+
+
 def test_a_steady_rate_has_velocity_zero_and_a_spurt_a_positive_one() -> None:
     steady = {f"click_decayed_{days}d": 2 * days / math.log(2) for days in (1, 7, 30, 90)}
     assert value_of(one(**steady), "click_velocity_7d_90d") == pytest.approx(0)
