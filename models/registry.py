@@ -14,7 +14,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -40,6 +40,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from features.errors import PromotionConflict, RegistryFailed, UnknownVersion
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+PROMOTE, ROLLBACK = "promote", "rollback"
+PARENT_TAG = "mlflow.parentRunId"
+"""On a run that is a part of another: MLflow's pages nest it there."""
 
 _COMPLETE_TAG = "complete"
 """Set on a version as the very last step of registering it."""
@@ -74,7 +77,10 @@ class Version:
 
 @dataclass(frozen=True)
 class Promotion:
-    """One line of the promotion log. ``replaced`` is the champion before, None when there was none."""
+    """One line of the promotion log: who made what the champion, when, instead of what, why and on what evidence.
+
+    ``replaced`` is the champion before, None when there was none; ``action`` is ``promote`` or ``rollback``.
+    """
 
     model: str
     version: str
@@ -83,6 +89,7 @@ class Promotion:
     by: str
     reason: str
     verdict: Mapping[str, Any]
+    action: str = PROMOTE
 
 
 class Run:
@@ -157,7 +164,14 @@ class Run:
             self._reserved = str(created.version), logged
         return self._reserved
 
-    def register(self, bundle: Path, *, features: Sequence[str], example: npt.NDArray[np.float64]) -> str:
+    def register(
+        self,
+        bundle: Path,
+        *,
+        features: Sequence[str],
+        example: npt.NDArray[np.float64],
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
         """Upload a bundle directory as a model in MLflow's format and complete the reserved version.
 
         Parameters
@@ -166,6 +180,8 @@ class Run:
             Names of the model's inputs, in order: the signature.
         example
             A few rows to show as input example, shape (rows, features), NaN = missing.
+        tags
+            Of the version, at most 100,000 characters each: whoever sees the version sees them too.
 
         Returns
         -------
@@ -177,7 +193,8 @@ class Run:
             _write_mlmodel(Path(place), logged, self.run_id, features, example)
             self._client.log_model_artifacts(logged.model_id, place)
             self._present(logged.model_id, version)
-            self._client.set_model_version_tag(self.model, version, _COMPLETE_TAG, "true")
+            for name, value in (dict(tags or {}) | {_COMPLETE_TAG: "true"}).items():
+                self._client.set_model_version_tag(self.model, version, name, value)
         self._registered = True
         return version
 
@@ -292,12 +309,29 @@ class Registry:
         return to
 
     def promote(
-        self, model: str, version: str, *, expected: str | None, by: str, reason: str, verdict: Mapping[str, Any]
+        self,
+        model: str,
+        version: str,
+        *,
+        expected: str | None,
+        by: str,
+        reason: str,
+        verdict: Mapping[str, Any],
+        action: str = PROMOTE,
+        publish: Callable[[], object] | None = None,
     ) -> Promotion:
         """Make a version the champion if the champion is still ``expected`` (None: if there is none).
 
         The comparison and the change happen under a lock file beside the artifacts: safe among all processes that share
         this directory. Who, why and on what evidence is kept in the version's tags and in ``promotions.jsonl``.
+
+        Parameters
+        ----------
+        action
+            ``promote`` or ``rollback``: how the record calls it.
+        publish
+            Called under the same lock once the champion has changed, so that of two changes the later one is also the one
+            published last.
 
         Raises
         ------
@@ -313,10 +347,12 @@ class Registry:
             if champion != expected:
                 raise PromotionConflict(model, expected or "none", champion or "none")
             now = datetime.now(UTC).isoformat(timespec="milliseconds")
-            promotion = Promotion(model, version, champion, now, by, reason, verdict)
+            promotion = Promotion(model, version, champion, now, by, reason, verdict, action)
             self._make_champion(promotion)
             if aliases.get(CHALLENGER) == version:
                 self._client.delete_registered_model_alias(model, CHALLENGER)
+            if publish is not None:
+                publish()
         return promotion
 
     def promotions(self, model: str) -> list[Promotion]:
@@ -328,7 +364,7 @@ class Registry:
 
     def _make_champion(self, promotion: Promotion) -> None:
         record = asdict(promotion)
-        for name in ("promoted_at", "by", "reason", "verdict", "replaced"):
+        for name in ("promoted_at", "by", "reason", "verdict", "replaced", "action"):
             text = record[name] if isinstance(record[name], str) else _json(record[name])
             self._client.set_model_version_tag(promotion.model, promotion.version, f"promotion.{name}", text)
         self._client.set_registered_model_alias(promotion.model, CHAMPION, promotion.version)

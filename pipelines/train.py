@@ -1,18 +1,24 @@
 """`inbox train`: from the log to registered challengers.
 
-What enters: a home with a log. What leaves: for each asked model a registered version with its run, plots and bundle, or the
-named reason why it was refused. The promise: a model that cannot be learnt from this list stops no other, and a retrain
-from the same log gives the same model bit for bit.
+What enters: a home with a log. What leaves: for each asked model a registered version with its run, plots, bundle and the
+verdict of the gates, or the named reason why it was refused. The promise: a model that cannot be learnt from this list stops
+no other, a retrain from the same log gives the same model bit for bit, and a version is listed only once its verdict is.
 """
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
+from hashlib import sha256
+from importlib.metadata import version as installed_version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +26,9 @@ import orjson
 import pyarrow as pa
 
 from features.catalogue import Catalogue
+from features.clock import microseconds
 from features.contract import UTC_MICROSECONDS
-from features.errors import DatasetError, NothingEligible, UnknownModel, UnusableOption
+from features.errors import DatasetError, NothingEligible, ScoringError, UnknownModel, UnusableOption
 from features.fold import Folder, Spine
 from features.home import Home
 from features.log import EventLog
@@ -29,40 +36,63 @@ from features.store import FeatureStore
 from features.vocabulary import learn
 from models import churn, lead_score, send_time
 from models.bundle import Bundle, bundle_key, write
-from models.registry import CHALLENGER, Registry, Run
+from models.registry import CHALLENGER, PARENT_TAG, Registry, Run
 from models.spec import ModelSpec
 from pipelines.about import about_home
 from pipelines.console import Narrator, Share
+from pipelines.judge import LEARNT_UNTIL_TAG, champion, judge, judge_hours, learnt_until
+from pipelines.promote import VERDICT_TAG, open_registry
 from training.dataset import Dataset, Rows, dataset, labelled_rows
 from training.fit import Fitted, fit
 from training.hours import FittedHours, fit_hours
 from training.package import package_fitted, package_hours
 from training.plots import Chart, calibration_chart, importance_chart, learning_curve, lift_chart, to_png
+from training.verdict import Verdict
+
+if TYPE_CHECKING:
+    # Optuna takes a second to import, and only who tunes needs it.
+    from training.tuning import Tuned
 
 SPECS: Mapping[str, ModelSpec] = {spec.name: spec for spec in (churn.SPEC, lead_score.SPEC, send_time.SPEC)}
 
 HISTORY_CHUNK_ROWS = 50_000
 LONGEST_HORIZON = timedelta(days=36_500)
 """Dates can be counted back this far; a century is no horizon for a mailing list."""
+KEY_TAG, LOG_TAG, CODE_TAG = "training.key", "training.log", "training.code"
+"""On a version: everything it was made from, the log's fingerprint, the code's."""
+ROOMS = ("features", "models", "training")
+"""Whose code decides what a model becomes."""
+LIBRARIES = ("lightgbm", "numpy", "duckdb", "scikit-learn", "scipy")
+
+Tuner = Callable[[Dataset, ModelSpec], "Tuned"]
+
+
+class TrainingRunning(ScoringError):
+    """Two trainings would write over each other's offline store."""
+
+    code = "training_running"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        super().__init__(f"Another training holds {path}. Nothing was done; wait for it, or run again later.")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one model: a registered version, or why there is none."""
+    """What became of one model: a registered version with its verdict, or why there is none."""
 
     spec: ModelSpec
     version: str | None = None
     refusal: str | None = None
     fitted: Fitted | None = None
     hours: FittedHours | None = None
+    verdict: Verdict | None = None
+    tuned: Tuned | None = None
 
     @property
     def passed(self) -> bool:
-        """Whether it was shown to beat its simplest baseline on rows it never saw."""
-        if self.hours is not None:
-            return self.hours.gain.value > 0
-        judgement = self.fitted.judgement if self.fitted else None
-        return judgement is not None and judgement.gain.auc_gain.value > 0
+        """Whether every gate was passed."""
+        return self.verdict is not None and self.verdict.passed
 
 
 @dataclass(frozen=True)
@@ -80,6 +110,67 @@ class Prepared:
         return self.folder.catalogue
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """What a training is asked for. Equal recipes on equal logs by equal code make equal models."""
+
+    horizons: Mapping[str, timedelta] = field(default_factory=dict)
+    """Label horizons that replace the list's own and the specs'."""
+    allowed: tuple[str, ...] = ()
+    """Features that may know the answer on their own."""
+    tuner: Tuner | None = None
+    tuning: str = ""
+    """The tuner's budget in words; empty without one."""
+
+    def spec(self, home: Home, model: str) -> ModelSpec:
+        """A model's spec on one list.
+
+        Raises
+        ------
+        UnknownModel, UnusableOption
+        """
+        return _spec(home, model, self.horizons)
+
+    def refuse_unusable(self, home: Home, models: Sequence[str]) -> None:
+        """Raise before anything is done, and before the home is made.
+
+        Raises
+        ------
+        UnknownModel, UnusableOption, EmptyLog
+        """
+        for model in models:
+            self.spec(home, model)
+        EventLog(home).end()
+
+    def key(self, home: Home, model: str, log_fingerprint: str) -> str:
+        """Sha256 (hex) over everything that decides what the model becomes."""
+        spec = self.spec(home, model).described()
+        parts = [log_fingerprint, code_fingerprint(), about_home(home).default_timezone, *self.allowed, self.tuning]
+        return sha256(orjson.dumps([spec, parts], option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+@cache
+def code_fingerprint() -> str:
+    """Sha256 (hex) over the code that makes models and the versions of the libraries it stands on."""
+    whole = sha256()
+    root = Path(__file__).parent.parent
+    for path in sorted(path for room in ROOMS for path in (root / room).rglob("*.py")):
+        whole.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes())
+    for name in LIBRARIES:
+        whole.update(f"{name} {installed_version(name)}\n".encode())
+    return whole.hexdigest()
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """What training one model needs besides its rows."""
+
+    home: Home
+    prepared: Prepared
+    registry: Registry
+    recipe: Recipe
+
+
 def train_models(
     home: Home,
     models: Sequence[str],
@@ -87,33 +178,65 @@ def train_models(
     horizons: Mapping[str, timedelta] | None = None,
     allowed: Sequence[str] = (),
 ) -> list[Outcome]:
-    """Train and register each asked model as the challenger.
+    """Train, judge and register each asked model as the challenger. See ``train_recipe``.
+
+    Raises
+    ------
+    TrainingRunning
+        When another training is at work on this home.
+    """
+    recipe = Recipe(horizons or {}, tuple(allowed))
+    recipe.refuse_unusable(home, models)
+    with alone(home):
+        return train_recipe(home, models, narrator, recipe, lambda outcome: None)
+
+
+@contextmanager
+def alone(home: Home) -> Iterator[None]:
+    """Hold the lock of trainings on this home; it is let go when the process ends, however it ends.
+
+    Raises
+    ------
+    TrainingRunning
+    """
+    home.var.mkdir(parents=True, exist_ok=True)
+    path = home.var / "train.lock"
+    with path.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TrainingRunning(path) from None
+        yield
+
+
+def train_recipe(
+    home: Home, models: Sequence[str], narrator: Narrator, recipe: Recipe, done: Callable[[Outcome], None]
+) -> list[Outcome]:
+    """Train, judge and register each asked model as the challenger.
 
     Parameters
     ----------
-    horizons
-        Label horizons that replace the list's own and the specs'.
-    allowed
-        Features that may know the answer on their own.
+    done
+        Called with each outcome as soon as it is there, before the next model is begun.
 
     Raises
     ------
     UnknownModel, UnusableOption, EmptyLog, FeatureStoreFailed, RegistryFailed
     """
-    specs = [_spec(home, model, horizons or {}) for model in models]
+    specs = [recipe.spec(home, model) for model in models]
     with narrator.step("open the log and learn its vocabulary"):
-        prepared = prepare(home)
-    asked, refused = _ask(specs, prepared)
+        bench = _Bench(home, prepare(home), open_registry(home), recipe)
+    asked, refused = _ask(specs, bench.prepared)
     with narrator.step("fold events into Feast's offline store") as share:
-        write_history(prepared, list(asked.values()), share)
-    registry = Registry(home.tracking_uri, home.mlruns / "artifacts")
+        write_history(bench.prepared, list(asked.values()), share)
     outcomes = []
     for spec in specs:
         with narrator.step(f"train {spec.name}") as share:
             if spec.name in refused:
-                outcomes.append(_register_hours(home, refused[spec.name], prepared, registry))
+                outcomes.append(_register_hours(bench, refused[spec.name]))
             else:
-                outcomes.append(_train(home, spec, asked[spec.name], prepared, registry, allowed, share))
+                outcomes.append(_train(bench, spec, asked[spec.name], share))
+        done(outcomes[-1])
     return outcomes
 
 
@@ -204,48 +327,82 @@ def read_dataset(spec: ModelSpec, rows: Rows, prepared: Prepared) -> Dataset:
     return dataset(rows, states, prepared.catalogue)
 
 
-def _train(
-    home: Home,
-    spec: ModelSpec,
-    rows: Rows,
-    prepared: Prepared,
-    registry: Registry,
-    allowed: Sequence[str],
-    share: Share,
-) -> Outcome:
+def _train(bench: _Bench, spec: ModelSpec, rows: Rows, share: Share) -> Outcome:
+    home, prepared, recipe = bench.home, bench.prepared, bench.recipe
     try:
         data = read_dataset(spec, rows, prepared)
-        fitted = fit(data, spec, allowed=allowed, progress=lambda done, rounds: share(0.9 * done / rounds))
+        tuned = None if recipe.tuner is None else recipe.tuner(data, spec)
+        chosen = spec if tuned is None else tuned.spec
+        fitted = fit(data, chosen, allowed=recipe.allowed, progress=lambda done, rounds: share(0.9 * done / rounds))
     except DatasetError as error:
         return Outcome(spec, refusal=str(error))
-    with registry.run(spec.name, f"{spec.name} on {about_home(home).name}", _tags(home)) as run:
+    serving = champion(home, bench.registry, spec.name)
+    verdict = judge(data, fitted, prepared.folder, serving, recipe.allowed)
+    with bench.registry.run(spec.name, f"{spec.name} on {about_home(home).name}", _tags(home)) as run:
         _record_fit(run, home, data, fitted, prepared)
+        _record_tuning(bench, run, spec, tuned)
         bundle = package_fitted(fitted, prepared.catalogue, run.reserve(), datetime.now(UTC))
-        _register(home, run, bundle, fitted.golden)
-    registry.alias(spec.name, CHALLENGER, bundle.version)
-    return Outcome(spec, version=bundle.version, fitted=fitted)
+        _register(bench, run, bundle, fitted.golden, verdict, learnt_until(data, fitted))
+    bench.registry.alias(spec.name, CHALLENGER, bundle.version)
+    return Outcome(spec, version=bundle.version, fitted=fitted, verdict=verdict, tuned=tuned)
 
 
-def _register_hours(home: Home, outcome: Outcome, prepared: Prepared, registry: Registry) -> Outcome:
+def _register_hours(bench: _Bench, outcome: Outcome) -> Outcome:
     """Register a send-time model without trees; a refusal stays one."""
-    hours = outcome.hours
+    hours, home, prepared = outcome.hours, bench.home, bench.prepared
     if hours is None:
         return outcome
-    with registry.run(outcome.spec.name, f"hours of activity on {about_home(home).name}", _tags(home)) as run:
+    model = outcome.spec.name
+    verdict = judge_hours(hours, champion(home, bench.registry, model))
+    with bench.registry.run(model, f"hours of activity on {about_home(home).name}", _tags(home)) as run:
         run.log_parameters(outcome.spec.described() | {"basis": "hours of activity, no sends"})
         run.log_metrics(hours.metrics())
         run.log_dataset("event log", prepared.fingerprint, "var/log", {"later_events": hours.later_events})
         bundle = package_hours(hours, prepared.catalogue, run.reserve(), datetime.now(UTC))
-        _register(home, run, bundle, np.zeros((1, len(bundle.features))))
-    registry.alias(outcome.spec.name, CHALLENGER, bundle.version)
-    return replace(outcome, version=bundle.version)
+        golden = np.zeros((1, len(bundle.features)))
+        _register(bench, run, bundle, golden, verdict, float(microseconds(prepared.end)))
+    bench.registry.alias(model, CHALLENGER, bundle.version)
+    return replace(outcome, version=bundle.version, verdict=verdict)
 
 
-def _register(home: Home, run: Run, bundle: Bundle, golden: npt.NDArray[np.float64]) -> None:
+def _register(
+    bench: _Bench, run: Run, bundle: Bundle, golden: npt.NDArray[np.float64], verdict: Verdict, learnt: float
+) -> None:
+    """Complete the version. Its verdict is there first, so that nobody ever sees a version that was not judged."""
+    run.log_artifact("verdict.json", verdict.to_json())
+    run.log_artifact("verdict.txt", verdict_text(verdict).encode())
+    run.log_metrics({"gates_passed": float(verdict.passed)})
+    tags = {
+        VERDICT_TAG: verdict.to_json().decode(),
+        KEY_TAG: bench.recipe.key(bench.home, bundle.model, bench.prepared.fingerprint),
+        LOG_TAG: bench.prepared.fingerprint,
+        CODE_TAG: code_fingerprint(),
+        LEARNT_UNTIL_TAG: f"{learnt:.0f}",
+    }
     with tempfile.TemporaryDirectory() as place:
         directory = Path(place) / "bundle"
-        write(bundle, golden, directory, bundle_key(home))
-        run.register(directory, features=bundle.features, example=golden[:5])
+        write(bundle, golden, directory, bundle_key(bench.home))
+        run.register(directory, features=bundle.features, example=golden[:5], tags=tags)
+
+
+def verdict_text(verdict: Verdict) -> str:
+    """A verdict as a person reads it, a line per gate."""
+    against = "no champion" if verdict.champion is None else f"champion {verdict.champion}"
+    lines = [f"{verdict.model}, judged against {against}: {verdict.short()}"]
+    return "\n".join([*lines, *(f"  {gate.mark:8}{gate.name}: {gate.words}" for gate in verdict.gates)])
+
+
+def _record_tuning(bench: _Bench, run: Run, spec: ModelSpec, tuned: Tuned | None) -> None:
+    """Each trial as a run below the training's own."""
+    if tuned is None:
+        return
+    run.log_parameters({"tuning": tuned.words})
+    run.log_metrics(tuned.metrics())
+    tags = _tags(bench.home) | {PARENT_TAG: run.run_id}
+    for trial in tuned.trials:
+        with bench.registry.run(spec.name, f"trial {trial.number}", tags) as child:
+            child.log_parameters(trial.parameters)
+            child.log_metrics({"inner_log_loss": trial.log_loss})
 
 
 def _record_fit(run: Run, home: Home, data: Dataset, fitted: Fitted, prepared: Prepared) -> None:

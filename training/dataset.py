@@ -203,8 +203,14 @@ def _leads(spec: ModelSpec, folder: Folder, start: datetime, known_until: dateti
     try:
         rows = _asked(spec, folder, start, known_until)
     except NoMatureLabels:
-        return _unfinished_leads(spec, folder, start, known_until)
-    return rows if rows.label.sum() >= LEAST_CONVERTED else _unfinished_leads(spec, folder, start, known_until)
+        unfinished = _unfinished_leads(spec, folder, start, known_until)
+        if not unfinished.label.any():
+            raise
+        return unfinished
+    if rows.label.sum() >= LEAST_CONVERTED:
+        return rows
+    unfinished = _unfinished_leads(spec, folder, start, known_until)
+    return unfinished if unfinished.label.sum() > rows.label.sum() else rows
 
 
 def _unfinished_leads(spec: ModelSpec, folder: Folder, start: datetime, known_until: datetime) -> Rows:

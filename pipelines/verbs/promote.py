@@ -19,10 +19,10 @@ def command(
         CHALLENGER
     ),
     reason: Annotated[str, typer.Option(help="Kept with the promotion.")] = "",
-    force: Annotated[bool, typer.Option("--force", help="Even if it was not shown to beat its baseline.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Whatever the gates said; it is recorded.")] = False,
     home: HomeOption = HERE,
 ) -> None:
-    """Make registered versions the ones that serve: verify the bundle, publish it, move the champion alias.
+    """Make registered versions the ones that serve: ask the gates' verdict, verify the bundle, publish, move the alias.
 
     Exit code 1 when a model was refused; the others are promoted all the same.
 

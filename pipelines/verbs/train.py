@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from pipelines.console import Narrator
 from pipelines.train import Outcome, train_models
@@ -19,7 +20,7 @@ def command(
     ] = None,
     home: HomeOption = HERE,
 ) -> None:
-    """Train models on the log and register them in MLflow as challengers.
+    """Train models on the log, judge them by the gates and register them in MLflow as challengers. Nothing is promoted.
 
     Exit code 1 when no asked model could be trained.
 
@@ -30,6 +31,8 @@ def command(
     outcomes = train_models(home_at(home), chosen, narrator, horizons(horizon), allow_feature or ())
     for outcome in outcomes:
         narrator.say(f"  {describe(outcome)}")
+        if outcome.verdict is not None:
+            narrator.say(f"    gates {outcome.verdict.mark}: {escape(outcome.verdict.words())}")
     trained = [outcome.spec.name for outcome in outcomes if outcome.version]
     narrator.say(f"Trained {len(trained)} of {len(outcomes)} models: {', '.join(trained) or 'none'}.")
     raise typer.Exit(0 if trained else 1)

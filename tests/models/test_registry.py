@@ -198,6 +198,41 @@ def test_a_promotion_over_another_champion_than_expected_changes_nothing(
     assert len(registry.promotions(model)) == 1
 
 
+def test_a_version_carries_the_tags_it_was_registered_with(registry: Registry, bundle: Path, model: str) -> None:
+    with registry.run(model, "nightly", {}) as run:
+        run.register(bundle, features=FEATURES, example=np.zeros((1, 2)), tags={"verdict": "{" + "x" * 20_000})
+    assert len(registry.resolve(model, "1").tags["verdict"]) == 20_001
+
+
+def test_a_rollback_is_recorded_as_one_and_published_after_the_champion_changed(
+    registry: Registry, bundle: Path, model: str
+) -> None:
+    for _ in range(2):
+        registered(registry, model, bundle)
+    seen = []
+    for version, expected, action in (("1", None, "promote"), ("2", "1", "promote"), ("1", "2", "rollback")):
+        registry.promote(
+            model,
+            version,
+            expected=expected,
+            by="ada",
+            reason="",
+            verdict={},
+            action=action,
+            publish=lambda: seen.append(registry.resolve(model, "champion").version),
+        )
+    assert seen == ["1", "2", "1"]
+    assert [change.action for change in registry.promotions(model)] == ["promote", "promote", "rollback"]
+    assert registry.resolve(model, "champion").tags["promotion.action"] == "rollback"
+
+
+def test_a_promotion_recorded_before_there_were_rollbacks_is_read_as_one(home: Home, registry: Registry) -> None:
+    line = {"model": "old", "version": "1", "replaced": None, "promoted_at": "", "by": "", "reason": "", "verdict": {}}
+    with (home.mlruns / "promotions.jsonl").open("ab") as log:
+        log.write(json.dumps(line).encode() + b"\n")
+    assert [change.action for change in registry.promotions("old")] == ["promote"]
+
+
 def test_of_two_promotions_at_once_one_wins_and_one_is_told(
     registry: Registry, home: Home, bundle: Path, model: str
 ) -> None:
