@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote
 import lightgbm
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit
 
 from features.errors import TrainerFailed
 
@@ -30,6 +31,7 @@ TWO_THREADS_FROM = 5_000_000
 """Cells of the matrix from which a second thread pays. Below, on a busy machine, threads that wait for each other made
 training five times slower. Never more and never the machine's count, so that the text depends on the data alone."""
 LARGEST_CATEGORY = 2**31 - 1
+_FURTHEST_START = 20.0
 
 _DEFAULTS: Mapping[str, Any] = {
     "objective": "binary",
@@ -55,6 +57,8 @@ class Trained:
     booster: Booster
     best_iteration: int
     history: dict[str, list[float]]
+    start: float = 0.0
+    """With an offset, what to add to the raw scores besides it: log-odds at which the rows are right on average."""
 
 
 class Booster:
@@ -131,15 +135,17 @@ def train(
     *,
     features: Sequence[str],
     categorical: Sequence[str],
-    validation: Split,
+    validation: Split | None = None,
     offset: Floats | None = None,
+    weight: Floats | None = None,
     parameters: Mapping[str, Any],
     rounds: int,
-    patience: int,
+    patience: int = 0,
     monotone: Mapping[str, int] | None = None,
     progress: Progress | None = None,
 ) -> Trained:
-    """Boost until the first metric has not improved on the validation split for ``patience`` rounds.
+    """Boost until the first metric has not improved on the validation split for ``patience`` rounds, or, without one, for
+    ``rounds`` rounds.
 
     Parameters
     ----------
@@ -153,6 +159,8 @@ def train(
         Matrix, label and offset (or None) of a later slice; its columns stand in the same order.
     offset
         Log-odds to start each row from. It is not part of the booster's raw scores.
+    weight
+        Of each row of the matrix; all alike unless given.
     parameters
         LightGBM's, over objective ``binary`` and a fixed seed; threads and determinism cannot be overridden.
     monotone
@@ -164,32 +172,56 @@ def train(
         On labels that are not 0 or 1, infinite values, codes out of range, shapes that differ, or when LightGBM fails.
     """
     positions = [list(features).index(name) for name in categorical]
+    start = 0.0 if offset is None else _start(offset, label, weight)
     threads = 2 if matrix.size >= TWO_THREADS_FROM else 1
     settings = {**_DEFAULTS, **parameters, **_FIXED, "num_threads": threads}
     if monotone:
         settings["monotone_constraints"] = [monotone.get(name, 0) for name in features]
     history: dict[str, dict[str, list[float]]] = {}
-    callbacks: list[Callable[..., Any]] = [
-        lightgbm.early_stopping(patience, first_metric_only=True, verbose=False),
-        lightgbm.record_evaluation(history),
-    ]
+    callbacks: list[Callable[..., Any]] = [lightgbm.record_evaluation(history)]
+    if validation is not None:
+        callbacks.append(lightgbm.early_stopping(patience, first_metric_only=True, verbose=False))
     if progress is not None:
         callbacks.append(_reporting(progress, rounds))
-    learning = _dataset((matrix, label, offset), features, positions, settings, None)
-    judging = _dataset(validation, features, positions, settings, learning)
+    learning = _dataset((matrix, label, _moved(offset, start)), features, positions, settings, None, weight)
+    watched = {"train": learning}
+    if validation is not None:
+        later = (validation[0], validation[1], _moved(validation[2], start))
+        watched["validation"] = _dataset(later, features, positions, settings, learning)
     with _our_errors():
         inner = lightgbm.train(
             settings,
             learning,
             num_boost_round=rounds,
-            valid_sets=[learning, judging],
-            valid_names=["train", "validation"],
+            valid_sets=list(watched.values()),
+            valid_names=list(watched),
             callbacks=callbacks,
         )
         best = inner.best_iteration if inner.best_iteration > 0 else inner.num_trees()
         text = inner.model_to_string(num_iteration=best)
     curves = {f"{split}_{metric}": values for split, curve in history.items() for metric, values in curve.items()}
-    return Trained(Booster.from_text(text), best, curves)
+    return Trained(Booster.from_text(text), best, curves, start)
+
+
+def _start(offset: Floats, label: npt.NDArray[Any], weight: Floats | None) -> float:
+    """The constant beside the offset that makes as many positives expected as there are.
+
+    LightGBM finds it itself without an offset. With one it starts from the offset alone: where few are positive, every row then
+    pulls the same way, no split gains anything over its ridge, and nothing at all is learnt.
+    """
+    if not (np.isfinite(offset).all() and np.isin(label, (0, 1)).all()):
+        return 0.0
+    weights = np.ones(len(label)) if weight is None else weight
+    low, high = -_FURTHEST_START, _FURTHEST_START
+    for _ in range(60):
+        middle = (low + high) / 2
+        expected = float(np.sum(weights * expit(offset + middle)))
+        low, high = (middle, high) if expected < float(np.sum(weights * label)) else (low, middle)
+    return (low + high) / 2
+
+
+def _moved(offset: Floats | None, start: float) -> Floats | None:
+    return None if offset is None else offset + start
 
 
 def _dataset(
@@ -198,12 +230,14 @@ def _dataset(
     positions: list[int],
     settings: Mapping[str, Any],
     reference: lightgbm.Dataset | None,
+    weight: Floats | None = None,
 ) -> lightgbm.Dataset:
     matrix, label, offset = split
     _refuse_unusable(split, features, positions)
     return lightgbm.Dataset(
         _without_negative_codes(matrix, positions),
         label,
+        weight=weight,
         init_score=offset,
         reference=reference,
         # LightGBM refuses JSON's special characters and turns blanks into underscores: quoted, every name survives.

@@ -6,9 +6,9 @@ gives either exactly what was written or a ``BundleCorrupt`` that says why.
 
 ::
 
-    bundle.json     what the model is: ordered features, catalogue, calibration, priors, parameters, metrics
+    bundle.json     what the model is: ordered features, habits, line, catalogue, calibration, priors, parameters, metrics
     model.lgb.txt   LightGBM's native text (absent when the model has no booster)
-    golden.json     rows of the feature matrix and the raw scores they must get, to the bit
+    golden.json     rows of the feature matrix and the raw scores they must get of the whole model, to the bit
     MANIFEST.json   model, version, creation time, sha256 of each file above
     SIGNATURE       HMAC-SHA256 of MANIFEST.json, hexadecimal
 """
@@ -27,8 +27,9 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -41,12 +42,15 @@ from features.errors import BundleCorrupt, BundleMissing, FeatureMismatch, Train
 from features.home import Home
 from models.boosting import Booster
 from models.calibration import Calibration
+from models.habits import Habits
+from models.level import Level
+from models.linear import Linear
 
 Json: TypeAlias = Any
 """What JSON can say; mypy cannot follow a recursive alias through every use."""
 Floats = npt.NDArray[np.float64]
 
-FORMAT = 1
+FORMAT = 2
 GOLDEN_ROWS = 32
 CHECK_SECONDS = 20.0
 """How long the child process may take before its model counts as hanging."""
@@ -67,8 +71,8 @@ sys.modules.update(dict.fromkeys(("pandas", "sklearn")))
 from models.bundle import check
 sys.exit(check(sys.stdin.buffer.read()))
 """
-_OTHER_SCORES = 3
-"""Exit status of the child when the golden rows get other scores."""
+_OTHER_SCORES, _OTHER_FEATURES = 3, 4
+"""Exit status of the child when the golden rows get other scores, and when the trees read other columns than are named."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +93,29 @@ class Bundle:
     parameters: Mapping[str, Json]
     created_at: datetime
     metrics: Mapping[str, Json]
+    habits: Habits | None = None
+    """Columns the model reads beside its features."""
+    line: Linear | None = None
+    """What is averaged with the trees."""
+    start: float = 0.0
+    """What the trees add to."""
+
+    @cached_property
+    def level(self) -> Level | None:
+        """What scores; None without a booster."""
+        if self.booster is None:
+            return None
+        return Level(self.habits or Habits(self.features), self.booster, self.line, self.start)
 
     def raw(self, matrix: Floats) -> Floats:
         """Log-odds before calibration of a matrix with the bundle's features in order; 0 without a booster."""
-        return np.zeros(len(matrix)) if self.booster is None else self.booster.raw(matrix)
+        return np.zeros(len(matrix)) if self.level is None else self.level.raw(matrix)
+
+    def contributions(self, matrix: Floats) -> Floats:
+        """What each feature adds to ``raw``, shape (rows, features + 1), base last; all 0 without a booster."""
+        return (
+            np.zeros((len(matrix), len(self.features) + 1)) if self.level is None else self.level.contributions(matrix)
+        )
 
     def refuse_other_features(self, found: Sequence[str]) -> None:
         """Compare a matrix's column names with the model's own, order included.
@@ -122,8 +145,8 @@ def write(bundle: Bundle, golden_rows: Floats, directory: Path, key: bytes) -> N
     FeatureMismatch
         When the booster's features are not the bundle's.
     """
-    if bundle.booster is not None:
-        bundle.refuse_other_features(bundle.booster.features)
+    if bundle.level is not None and bundle.level.booster.features != bundle.level.reads:
+        raise FeatureMismatch(bundle.model, bundle.level.reads, bundle.level.booster.features)
     files = _files(bundle, golden_rows[:GOLDEN_ROWS])
     manifest = _dumps(
         {
@@ -154,13 +177,11 @@ def load(directory: Path, key: bytes) -> Bundle:
         raise BundleMissing(directory)
     with _corrupt_when_unreadable(directory):
         manifest, files = _verified(directory, key)
-        text = files.get(_TEXT)
-        if text is not None:
-            _try_in_child(directory, text, files[_GOLDEN])
-        bundle = _parsed(manifest, orjson.loads(files[_SPEC]), text)
-    if bundle.booster is not None and bundle.booster.features != bundle.features:
-        raise BundleCorrupt(directory, "its booster was trained on other features than it names")
-    return bundle
+        bundle, text = _parsed(manifest, orjson.loads(files[_SPEC])), files.get(_TEXT)
+        if text is None:
+            return bundle
+        _try_in_child(directory, text, files)
+        return replace(bundle, booster=Booster.from_text(text.decode()))
 
 
 def bundle_key(home: Home) -> bytes:
@@ -227,18 +248,23 @@ def current(home: Home, model: str) -> Path | None:
 def check(payload: bytes) -> int:
     """What the child process does: parse the text, score the golden rows, say by exit status whether they agree."""
     request = orjson.loads(payload)
-    booster = Booster.from_text(request["text"])
-    same = _scores_as_expected(booster, request["golden"])
-    return 0 if same else _OTHER_SCORES
+    spec, golden = request["spec"], request["golden"]
+    level = Level(_habits(spec), Booster.from_text(request["text"]), _line(spec), spec["start"])
+    if level.booster.features != level.reads:
+        return _OTHER_FEATURES
+    rows = np.array(golden["rows"], dtype=np.float64).reshape(len(golden["rows"]), len(spec["features"]))
+    return 0 if level.raw(rows).tolist() == golden["raw"] else _OTHER_SCORES
 
 
 def _files(bundle: Bundle, golden_rows: Floats) -> dict[str, bytes]:
-    booster = bundle.booster
     # JSON has no infinity, and what is scored here must be what a load reads.
     golden_rows = np.where(np.isfinite(golden_rows), golden_rows, np.nan)
-    expected = [] if booster is None else booster.raw(golden_rows).tolist()
+    expected = [] if bundle.booster is None else bundle.raw(golden_rows).tolist()
     spec = {
         "features": bundle.features,
+        "habits": None if bundle.habits is None else bundle.habits.to_json(),
+        "line": None if bundle.line is None else bundle.line.to_json(),
+        "start": bundle.start,
         "catalogue": orjson.loads(bundle.catalogue.to_json()),
         "calibration": bundle.calibration.to_json(),
         "priors": bundle.priors,
@@ -246,7 +272,7 @@ def _files(bundle: Bundle, golden_rows: Floats) -> dict[str, bytes]:
         "metrics": bundle.metrics,
     }
     files = {_SPEC: _dumps(spec), _GOLDEN: _dumps({"rows": golden_rows.tolist(), "raw": expected})}
-    return files if booster is None else {**files, _TEXT: booster.text.encode()}
+    return files if bundle.booster is None else {**files, _TEXT: bundle.booster.text.encode()}
 
 
 def _verified(directory: Path, key: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -264,24 +290,38 @@ def _verified(directory: Path, key: bytes) -> tuple[dict[str, Any], dict[str, by
     return manifest, files
 
 
-def _parsed(manifest: Mapping[str, Any], spec: Mapping[str, Any], text: bytes | None) -> Bundle:
+def _parsed(manifest: Mapping[str, Any], spec: Mapping[str, Any]) -> Bundle:
+    """Without the booster."""
     return Bundle(
         model=manifest["model"],
         version=manifest["version"],
         features=tuple(spec["features"]),
         catalogue=Catalogue.from_json(orjson.dumps(spec["catalogue"])),
-        booster=None if text is None else Booster.from_text(text.decode()),
+        booster=None,
         calibration=Calibration.from_json(spec["calibration"]),
         priors=spec["priors"],
         parameters=spec["parameters"],
         created_at=datetime.fromisoformat(manifest["created_at"]),
         metrics=spec["metrics"],
+        habits=None if spec["habits"] is None else _habits(spec),
+        line=_line(spec),
+        start=spec["start"],
     )
 
 
-def _try_in_child(directory: Path, text: bytes, golden: bytes) -> None:
+def _habits(spec: Mapping[str, Any]) -> Habits:
+    features = tuple(spec["features"])
+    return Habits(features) if spec["habits"] is None else Habits.from_json(spec["habits"], features)
+
+
+def _line(spec: Mapping[str, Any]) -> Linear | None:
+    return None if spec["line"] is None else Linear.from_json(spec["line"])
+
+
+def _try_in_child(directory: Path, text: bytes, files: Mapping[str, bytes]) -> None:
     """Let another process risk the parsing: a damaged text can abort LightGBM, hang it, or load and score otherwise."""
-    payload = orjson.dumps({"text": text.decode(), "golden": orjson.Fragment(golden)})
+    spec, golden = (orjson.Fragment(files[name]) for name in (_SPEC, _GOLDEN))
+    payload = orjson.dumps({"text": text.decode(), "spec": spec, "golden": golden})
     try:
         done = subprocess.run(
             [sys.executable, "-c", _CHILD],
@@ -299,14 +339,11 @@ def _try_in_child(directory: Path, text: bytes, golden: bytes) -> None:
 def _what_befell(status: int) -> str:
     if status == _OTHER_SCORES:
         return "its model gives the golden rows other scores than when it was written"
+    if status == _OTHER_FEATURES:
+        return "its booster was trained on other features than it names"
     if status < 0:
         return f"parsing its model ended the checking process ({signal.Signals(-status).name})"
     return f"its model cannot be parsed (exit status {status} of the checking process)"
-
-
-def _scores_as_expected(booster: Booster, golden: Mapping[str, Any]) -> bool:
-    rows = np.array(golden["rows"], dtype=np.float64).reshape(len(golden["rows"]), len(booster.features))
-    return bool(booster.raw(rows).tolist() == golden["raw"])
 
 
 @contextmanager

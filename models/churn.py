@@ -25,7 +25,11 @@ SPEC = ModelSpec(
     activity_window=timedelta(days=90),
     as_of_policy="grid",
     baseline="hours_since_last_engagement",
-    parameters=BOOSTING,
+    habits=True,
+    memory=timedelta(days=60),
+    line_share=0.5,
+    rounds=100,
+    parameters=BOOSTING | {"num_leaves": 8, "feature_fraction": 0.3},
 )
 
 BANDS = ("low", "medium", "high")

@@ -23,7 +23,9 @@ SPEC = ModelSpec(
     horizon=timedelta(days=30),
     as_of_policy="both",
     baseline="hours_since_last_engagement",
-    parameters=BOOSTING,
+    memory=timedelta(days=120),
+    # Few rows, many categories: small trees that tell one category from the rest.
+    parameters=BOOSTING | {"num_leaves": 8, "min_data_in_leaf": 20, "max_cat_to_onehot": 100},
 )
 
 GRADES = ("E", "D", "C", "B", "A")

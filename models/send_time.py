@@ -32,7 +32,7 @@ SPEC = ModelSpec(
     horizon=timedelta(hours=24),
     as_of_policy="sent",
     baseline="open_rate_ever",
-    parameters=BOOSTING | {"num_leaves": 31, "min_data_in_leaf": 200},
+    parameters=BOOSTING | {"num_leaves": 8, "min_data_in_leaf": 200},
 )
 
 EXPLORE_SHARE = 0.05
@@ -62,22 +62,28 @@ class Window:
         return np.concatenate([[first], hour + later])
 
 
+RatioError = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], npt.NDArray[np.float64]]
+"""Standard error of the log of the ratio of two probabilities, from two local hours of week for each subscriber."""
+
+
 @dataclass(frozen=True)
 class Curves:
-    """What is known of some local hours of each subscriber; arrays are (subscribers, hours) but ``pool_weight``."""
+    """What is known of some local hours of each subscriber; ``probability`` is (subscribers, hours).
+
+    Weighed: an error for each hour alone, which cannot know that neighbouring hours err together.
+    """
 
     probability: npt.NDArray[np.float64]
-    log_error: npt.NDArray[np.float64]
-    """Standard error of the log of the hour's probability relative to the person's mean."""
+    ratio_error: RatioError
     pool_weight: npt.NDArray[np.float64]
     """0–1 per subscriber: how much of the shape is everybody's rather than theirs."""
     claims_gain: bool = True
     """False where no send was ever seen: hours can be ranked then, but no gain in answers be claimed."""
 
-    def repeated(self, count: int) -> Curves:
-        """One subscriber's, for so many."""
-        probability, log_error = (np.repeat(array, count, axis=0) for array in (self.probability, self.log_error))
-        return Curves(probability, log_error, np.repeat(self.pool_weight, count), self.claims_gain)
+    def repeated(self, count: int, ratio_error: RatioError) -> Curves:
+        """One subscriber's, for so many, with the errors for so many."""
+        probability = np.repeat(self.probability, count, axis=0)
+        return Curves(probability, ratio_error, np.repeat(self.pool_weight, count), self.claims_gain)
 
 
 def local_slots(moments: npt.NDArray[np.int64], zones: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -167,8 +173,7 @@ def _gains(
     """Relative gain of the chosen moment over the default, and its interval; all 0 where the choice is the default."""
     rows = np.arange(len(choice))
     log_ratio = np.log(curves.probability[rows, choice]) - np.log(curves.probability[rows, default])
-    error = np.hypot(curves.log_error[rows, choice], curves.log_error[rows, default])
-    spread = CONFIDENCE_Z * np.where(slots[rows, choice] == slots[rows, default], 0.0, error)
+    spread = CONFIDENCE_Z * curves.ratio_error(slots[rows, choice], slots[rows, default])
     return np.expm1(log_ratio), np.expm1(log_ratio - spread), np.expm1(log_ratio + spread)
 
 

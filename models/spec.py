@@ -37,6 +37,12 @@ class ModelSpec:
     response: Response = "any"
     excluded: tuple[str, ...] = ()
     """Derived features this model must not read."""
+    memory: timedelta | None = None
+    """A row learnt from counts half as much for every so long that it is older than the newest; None: all count alike."""
+    habits: bool = False
+    """Whether what tells who comes back is read besides the features, see ``models.habits``."""
+    line_share: float = 0.0
+    """The part (0 to 1) of a straight line in the log-odds; trees have the rest."""
     rounds: int = 600
     patience: int = 40
     parameters: Mapping[str, Any] = field(default_factory=dict)

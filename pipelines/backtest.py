@@ -227,13 +227,13 @@ def predictions(origins: Sequence[Origin]) -> pa.Table:
         pa.field("event_id", pa.string()),
     ]
     parts = [_predictions(one) for one in origins]
-    sends = not origins or origins[0].asked.rows.event_id is not None
+    sends = not origins or origins[0].asked.event_id is not None
     schema = pa.schema(fields if sends else fields[:-1])
     return pa.concat_tables([part.cast(schema) for part in parts]) if parts else schema.empty_table()
 
 
 def _predictions(one: Origin) -> pa.Table:
-    rows = one.asked.rows
+    rows = one.asked
     columns = {
         "subscriber_id": rows.subscriber_id.cast(pa.string()),
         "as_of": pa.array(rows.as_of.astype(np.int64), pa.int64()).cast(UTC_MICROSECONDS),
@@ -310,7 +310,7 @@ def described(found: Backtest) -> dict[str, Any]:
 
 
 def _origin_words(one: Origin) -> dict[str, Any]:
-    learnt, label = one.learnt, one.asked.rows.label
+    learnt, label = one.learnt, one.asked.label
     fitted, rows = learnt.fitted, learnt.data.rows
     known = label[np.isfinite(label)]
     return {

@@ -165,7 +165,7 @@ def _rivals_section(judged: Judged) -> Html:
 
 def _calibration_section(found: Backtest, judged: Judged) -> Html:
     outcome = found.plan.spec.outcome
-    label = np.concatenate([one.asked.rows.label for one in found.origins])
+    label = np.concatenate([one.asked.label for one in found.origins])
     scores = np.concatenate([one.probability for one in found.origins])
     known = np.isfinite(label)
     charts: list[Chart] = [

@@ -113,8 +113,8 @@ class _InService:
         if self.bundle.booster is None or not personal.any():
             return raw
         if personal.all():
-            return self.bundle.booster.raw(matrix)
-        raw[personal] = self.bundle.booster.raw(matrix[personal])
+            return self.bundle.raw(matrix)
+        raw[personal] = self.bundle.raw(matrix[personal])
         return raw
 
 
@@ -249,10 +249,10 @@ def _ranked(served: _InService, subjects: Subjects, raw: Array, prior: Mapping[s
 
 def _reasons(served: _InService, subjects: Subjects, matrix: Array) -> list[list[str]]:
     reasons: list[list[str]] = [[] for _ in subjects.ids]
-    rows, booster = np.flatnonzero(subjects.personal), served.bundle.booster
-    if booster is None or not len(rows):
+    rows = np.flatnonzero(subjects.personal)
+    if served.bundle.booster is None or not len(rows):
         return reasons
-    explained = served.reasons.explain(booster.contributions(matrix[rows]), matrix[rows])
+    explained = served.reasons.explain(served.bundle.contributions(matrix[rows]), matrix[rows])
     for row, found in zip(rows, explained, strict=True):
         reasons[row] = [str(reason) for reason in found]
     return reasons
@@ -280,7 +280,8 @@ def _send_time(
 
     def curves_at(slots: npt.NDArray[np.int64]) -> Curves:
         if alike:
-            return _curves(bundle, timing, raw[:1], prior, shapes, slots[:1]).repeated(len(slots))
+            one = _curves(bundle, timing, raw[:1], prior, shapes, slots[:1])
+            return one.repeated(len(slots), shapes.repeated(len(slots)).ratio_error)
         return _curves(bundle, timing, raw, prior, shapes, slots)
 
     answer: dict[str, Any] = decide(curves_at, subjects.ids, np.where(known, codes, 0), zones, window)
@@ -299,10 +300,10 @@ def _curves(
     hours = shapes.at(slots)
     if bundle.booster is None:
         fares = np.exp(hours.pool + hours.person)
-        return Curves(fares / HOURS_OF_WEEK, hours.person_error, shapes.pool_share, claims_gain=False)
+        return Curves(fares / HOURS_OF_WEEK, shapes.ratio_error, shapes.pool_share, claims_gain=False)
     probability = bundle.calibration(raw[:, None] + hours.log_odds(timing))
     usable = np.maximum(_finite(probability, prior), LEAST_PROBABILITY)
-    return Curves(usable, hours.log_error(timing), shapes.pool_share)
+    return Curves(usable, shapes.ratio_error, shapes.pool_share)
 
 
 def _finite(probability: Array, prior: Mapping[str, float]) -> Array:

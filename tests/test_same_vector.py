@@ -117,7 +117,7 @@ def test_the_service_at_that_moment_gives_the_trained_rows_own_score(
     answer = scorer.score(ScoreRequest(subscriber_ids=tuple(ids), models=(model,)), instant(at))  # type: ignore[arg-type]
     columns = [data.features.names.index(name) for name in bundle.features]
     assert bundle.booster is not None
-    trained = bundle.calibration(bundle.booster.raw(np.ascontiguousarray(data.features.matrix[rows][:, columns])))
+    trained = bundle.calibration(bundle.raw(np.ascontiguousarray(data.features.matrix[rows][:, columns])))
     personal = np.array(answer.listed("status")) == "ok"
     assert personal.any()
     assert np.asarray(answer.columns[f"{model}_probability"])[personal].tobytes() == trained[personal].tobytes()
@@ -144,7 +144,7 @@ def test_a_logged_score_can_be_worked_out_again_from_the_events(
     matrix = derive(again, float(microseconds(scored_at)), bundle.catalogue).matrix
     chosen = [feature_names(bundle.catalogue).index(name) for name in bundle.features]
     assert bundle.booster is not None
-    worked_out = bundle.calibration(bundle.booster.raw(np.ascontiguousarray(matrix[:, chosen])))
+    worked_out = bundle.calibration(bundle.raw(np.ascontiguousarray(matrix[:, chosen])))
     assert worked_out.tolist() == logged["probability"].to_pylist()
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,16 +24,18 @@ from features.state import MICROSECONDS_PER_DAY
 from models.bundle import Bundle
 from models.spec import ModelSpec
 from training.baselines import fit_baselines
-from training.dataset import Dataset, dataset, labelled_rows, questions
+from training.dataset import Dataset, Rows, dataset, labelled_rows, questions
 from training.evaluation import Comparison, Evaluation, compare, evaluate
 from training.fit import Fitted, fit
 from training.package import package_fitted
 from training.shapes import offsets
-from training.slices import LEAST_ROWS, slices
+from training.slices import LEAST_ROWS, Mask, memberships, telling
 
 AGES = 8
 """The model's age is cut into at most so many spans."""
 PART_RESAMPLES = 100
+ROWS_AT_ONCE = 50_000
+"""States and features of so many rows are held at a time, some 150 MB."""
 
 Array = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
@@ -55,17 +58,19 @@ class Origin:
     """A trained model and what it was asked before the next one."""
 
     learnt: Learnt
-    asked: Dataset
+    asked: Rows
     """Labels are NaN where the answer is not known yet."""
     probability: Array
     """Of each row asked."""
     baselines: Mapping[str, Array]
     """What each baseline said of the same rows."""
+    slices: Mapping[str, Mask]
+    """To which parts of the list the rows belong, see ``training.slices.memberships``."""
 
     @property
     def age_days(self) -> Array:
         """How old the model was at each row."""
-        return (self.asked.rows.as_of - microseconds(self.learnt.train_until)) / MICROSECONDS_PER_DAY
+        return (self.asked.as_of - microseconds(self.learnt.train_until)) / MICROSECONDS_PER_DAY
 
 
 @dataclass(frozen=True)
@@ -143,9 +148,36 @@ def ask(learnt: Learnt, folder: Folder, instants: Sequence[datetime], until: dat
         When nobody is there to ask about.
     """
     rows = questions(learnt.fitted.spec, folder, instants, learnt.train_until, until, known_until)
-    asked = dataset(rows, folder.fold(rows.stored), folder.catalogue)
-    said = {name: baseline(asked) for name, baseline in learnt.baselines.items()}
-    return Origin(learnt, asked, scored(learnt.fitted, learnt.bundle, asked), said)
+    parts = [
+        _said(learnt, dataset(part, folder.fold(part.stored), folder.catalogue))
+        for part in (
+            rows.take(np.arange(k, min(k + ROWS_AT_ONCE, len(rows)))) for k in range(0, len(rows), ROWS_AT_ONCE)
+        )
+    ]
+    return Origin(
+        learnt,
+        rows,
+        np.concatenate([part.probability for part in parts]),
+        _in_one([part.baselines for part in parts], [len(part.asked) for part in parts], np.nan),
+        _in_one([part.slices for part in parts], [len(part.asked) for part in parts], False),
+    )
+
+
+def _said(learnt: Learnt, data: Dataset) -> Origin:
+    """Everything said of some rows; states and features are let go afterwards."""
+    said = {name: baseline(data) for name, baseline in learnt.baselines.items()}
+    return Origin(learnt, data.rows, scored(learnt.fitted, learnt.bundle, data), said, memberships(data))
+
+
+def _in_one(parts: Sequence[Mapping[str, Any]], sizes: Sequence[int], otherwise: float | bool) -> dict[str, Any]:
+    """Named columns of several parts, one after the other; where a part lacks one, it holds ``otherwise``."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {
+        name: np.concatenate(
+            [part.get(name, np.full(size, otherwise)) for part, size in zip(parts, sizes, strict=True)]
+        )
+        for name in names
+    }
 
 
 def stretches(begin: datetime, end: datetime, every: timedelta | None) -> list[tuple[datetime, datetime]]:
@@ -189,7 +221,7 @@ def judge(origins: Sequence[Origin]) -> Judged:
         rivals=tuple(rivals),
         slices=tuple(told.part(name, mask, best.name) for name, mask in told.slices.items()),
         by_age=tuple(told.part(name, mask, best.name) for name, mask in _by_age(told.age_days)),
-        unknown=sum(len(one.asked.rows) for one in origins) - len(told.label),
+        unknown=sum(len(one.asked) for one in origins) - len(told.label),
     )
 
 
@@ -206,16 +238,18 @@ class _Told:
 
     @staticmethod
     def of(origins: Sequence[Origin]) -> _Told:
-        known = np.isfinite(np.concatenate([one.asked.rows.label for one in origins]))
+        label = np.concatenate([one.asked.label for one in origins])
+        known, sizes = np.isfinite(label), [len(one.asked) for one in origins]
         names = [name for name in origins[0].baselines if all(name in one.baselines for one in origins)]
-        ids = pa.concat_arrays([one.asked.rows.subscriber_id for one in origins]).dictionary_encode()
+        ids = pa.concat_arrays([one.asked.subscriber_id for one in origins]).dictionary_encode()
+        masks = _in_one([one.slices for one in origins], sizes, False)
         return _Told(
             probability=np.concatenate([one.probability for one in origins])[known],
-            label=np.concatenate([one.asked.rows.label for one in origins])[known],
+            label=label[known],
             people=np.asarray(ids.indices.to_numpy(), dtype=np.int64)[known],
             age_days=np.concatenate([one.age_days for one in origins])[known],
             baselines={name: np.concatenate([one.baselines[name] for one in origins])[known] for name in names},
-            slices={name: mask[known] for name, mask in _joined_slices([one.asked for one in origins]).items()},
+            slices=telling({name: mask[known] for name, mask in masks.items()}),
         )
 
     def part(self, name: str, mask: npt.NDArray[np.bool_], best: str) -> Part:
@@ -226,16 +260,6 @@ class _Told:
             evaluate(self.baselines[best][mask], label, people, resamples=PART_RESAMPLES),
             float(self.probability[mask].mean()),
         )
-
-
-def _joined_slices(asked: Sequence[Dataset]) -> dict[str, npt.NDArray[np.bool_]]:
-    """Slices of several datasets, one after the other; what a dataset lacks is empty there."""
-    found = [slices(data) for data in asked]
-    names = dict.fromkeys(name for each in found for name in each)
-    empty = [np.zeros(len(data.rows), dtype=np.bool_) for data in asked]
-    return {
-        name: np.concatenate([each.get(name, none) for each, none in zip(found, empty, strict=True)]) for name in names
-    }
 
 
 def _by_age(age_days: Array) -> list[tuple[str, npt.NDArray[np.bool_]]]:
@@ -251,6 +275,6 @@ def _by_age(age_days: Array) -> list[tuple[str, npt.NDArray[np.bool_]]]:
 
 def _nothing_known(origins: Sequence[Origin]) -> NoMatureLabels:
     spec = origins[0].learnt.fitted.spec
-    last = max(float(one.asked.rows.as_of.max()) for one in origins)
+    last = max(float(one.asked.as_of.max()) for one in origins)
     begin = microseconds(origins[0].learnt.train_until)
     return NoMatureLabels(spec.name, spec.horizon / timedelta(days=1), (last - begin) / MICROSECONDS_PER_DAY)

@@ -8,26 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
 import numpy.typing as npt
 
 from features.derive import Features
 from features.errors import LeakingFeature, MissingLabels, SingleClass, TooFewPositives
-from models.boosting import Booster, train
-from models.calibration import Calibration, choose, fit_sigmoid
+from models.calibration import Calibration, choose, identity
+from models.level import Level
 from models.ranking import reference
 from models.spec import ModelSpec
 from models.timing import Timing
 from training.baselines import fit_baseline
 from training.dataset import Dataset
 from training.evaluation import Comparison, Evaluation, auc, compare, evaluate
+from training.level import FOLDS, Course, carried, learn_habits, left_out
 from training.shapes import learn_shapes, offsets
-from training.splits import Positions, Split, split
+from training.splits import Positions, Split, fold_of, split
 
 LEAST_POSITIVES = 30
 """Of the rarer class, in the training slice: fewer, and anything learnt would be noise."""
 LEAST_POSITIVES_LATER = 10
+LEAST_ROUNDS = 60
+"""Where later rows contradict the earlier ones they say to stop at once; what is learnt from both says something still."""
 LEAK_AUC = 0.98
 """A single feature that ranks this well was filled in after the fact."""
 SEGMENT_STRENGTH = 100.0
@@ -56,7 +60,7 @@ class Fitted:
     """A fitted model. ``timing`` and offsets exist for send time only."""
 
     spec: ModelSpec
-    booster: Booster
+    level: Level
     calibration: Calibration
     quantiles: list[float]
     prior: float
@@ -68,7 +72,7 @@ class Fitted:
     importance: Mapping[str, float]
     split: Split
     probability: Array
-    """Calibrated, for every row of the dataset."""
+    """Calibrated, for every row of the dataset; of those learnt from, by a level that never saw their subscriber."""
     judgement: Judgement | None
     golden: Array
     timing: Timing | None = None
@@ -80,6 +84,7 @@ def fit(
     with_test: bool = True,
     allowed: Sequence[str] = (),
     progress: Progress | None = None,
+    horizon: timedelta | None = None,
 ) -> Fitted:
     """Fit and judge one model.
 
@@ -89,6 +94,8 @@ def fit(
         False when the model is judged elsewhere, on rows that are not in ``data``.
     allowed
         Features that may know the answer on their own.
+    horizon
+        Of the labels, where it is shorter than the spec's: what is learnt is carried to the spec's.
 
     Raises
     ------
@@ -97,40 +104,43 @@ def fit(
     """
     rows = data.rows
     refuse_labels(spec.name, rows.label)
-    cut = split(spec.name, rows.as_of, spec.horizon, rows.subscriber_id, with_test)
+    cut = split(spec.name, rows.as_of, horizon or spec.horizon, rows.subscriber_id, with_test)
     refuse_slice(spec.name, rows.label[cut.train], LEAST_POSITIVES)
     refuse_slice(spec.name, rows.label[cut.validation], LEAST_POSITIVES_LATER)
     features = _readable(data.features, spec)
     refuse_leaks(spec.name, features, cut.train, rows.label, allowed)
     timing = learn_shapes(data, cut.train) if spec.as_of_policy == "sent" else None
-    offset = None if timing is None else offsets(data, timing)
-    trained = train(
-        features.matrix[cut.train],
-        rows.label[cut.train],
-        features=features.names,
-        categorical=[name for name in features.categorical if name in features.names],
-        validation=(features.matrix[cut.validation], rows.label[cut.validation], _part(offset, cut.validation)),
-        offset=_part(offset, cut.train),
-        parameters=spec.parameters,
-        rounds=spec.rounds,
-        patience=spec.patience,
-        progress=progress,
-    )
-    raw = trained.booster.raw(features.matrix) + (0.0 if offset is None else offset)
-    calibration = _calibration(raw[cut.validation], rows.label[cut.validation], timing)
+    offset = rows.offset if timing is None else offsets(data, timing)
+    learnt = cut.development
+    habits = learn_habits(spec, _some(features, learnt), rows.people[learnt], horizon or spec.horizon)
+    course = Course(spec, habits, tuple(name for name in features.categorical if name in features.names))
+    examples = course.examples(features, rows.label, rows.as_of, offset, learnt)
+    trained = course.trees(examples.take(cut.train), spec.rounds, examples.take(cut.validation), progress)
+    rounds = min(max(trained.best_iteration, LEAST_ROUNDS), spec.rounds)
+    level = course.level(examples.take(learnt), rounds)
+    raw = level.scores(examples.matrix) + examples.start
+    if timing is None:
+        folds = fold_of(rows.subscriber_id, FOLDS)
+        raw[learnt] = left_out(course, examples.take(learnt), rounds, folds[learnt])
+    else:
+        later = examples.take(cut.validation)
+        raw[cut.validation] = trained.booster.raw(later.matrix) + trained.start + later.start
+    calibration = _calibration(raw[learnt], rows.label[learnt], rows.people[learnt], timing)
+    if horizon is not None:
+        level, calibration, raw = carried(level, calibration, features.matrix, spec.horizon)
     probability = calibration(raw)
     judged = cut.test if len(cut.test) else cut.validation
     return Fitted(
         spec=spec,
-        booster=trained.booster,
+        level=level,
         calibration=calibration,
         quantiles=reference(probability[judged]),
-        prior=float(rows.label[judged].mean()),
+        prior=float(rows.label[judged].mean() if horizon is None else probability[judged].mean()),
         prior_by_content=_prior_by_content(data.features, rows.label, judged),
         features=features.names,
         history=trained.history,
-        best_iteration=trained.best_iteration,
-        importance=trained.booster.gain_importance(),
+        best_iteration=rounds,
+        importance=level.booster.gain_importance(),
         split=cut,
         probability=probability,
         judgement=_judge(data, spec, cut, probability) if len(cut.test) else None,
@@ -139,9 +149,13 @@ def fit(
     )
 
 
-def _calibration(raw: Array, label: Array, timing: Timing | None) -> Calibration:
-    """On rows the trees never saw. Send time keeps a strictly rising map: hours must stay told apart."""
-    return choose(raw, label) if timing is None else fit_sigmoid(raw, label)
+def _calibration(raw: Array, label: Array, people: Positions, timing: Timing | None) -> Calibration:
+    """On people the level never saw.
+
+    Send time's log-odds are believed as they are. Weighed on Activate Good's opens, three cuts of time: a sigmoid fitted to the
+    later quarter before learning from all rows has a calibration error of .080 on still later ones, none .040.
+    """
+    return choose(raw, label, people) if timing is None else identity(raw, label)
 
 
 def refuse_labels(model: str, label: Array) -> None:
@@ -176,8 +190,8 @@ def _readable(features: Features, spec: ModelSpec) -> Features:
     return Features(names, features.categorical, features.matrix[:, kept])
 
 
-def _part(offset: Array | None, rows: Positions) -> Array | None:
-    return None if offset is None else offset[rows]
+def _some(features: Features, rows: Positions) -> Features:
+    return Features(features.names, features.categorical, features.matrix[rows])
 
 
 def _judge(data: Dataset, spec: ModelSpec, cut: Split, probability: Array) -> Judgement:

@@ -7,7 +7,7 @@ no send was seen; only relative hours are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -19,11 +19,19 @@ from features.contract import ENGAGEMENT_TYPES
 from features.errors import NothingEligible
 from features.evidence import HUMAN_THRESHOLD
 from features.fold import Folder, Spine
-from features.state import events_by_hour
+from features.state import States, events_by_hour
 from models.timing import Timing, learn_timing, personal_attention
 from training.evaluation import Interval
+from training.splits import Positions
 
 TEST_SHARE = 0.2
+INNER_SHARE = 0.2
+"""Of the time to learn from: on its last part it is seen whether another weight of people's own hours is surely better."""
+USUAL_WEIGHT, OTHER_WEIGHTS = 0.3, (0.15, 0.5, 0.7)
+"""Where opens follow sends that are not known, hours come in bursts and say less than they seem to. Mean log-likelihood of the
+last fifth of Outspot and Dito with weights .15, .3, .5 and .7: -2.951, -2.944, -2.944, -2.947 and -2.866, -2.865, -2.870, -2.878
+(everybody's histogram: -3.009 and -2.878). The best on the last part before is within noise of that, and was worse by .006.
+"""
 RESAMPLES = 400
 
 
@@ -58,20 +66,46 @@ def fit_hours(folder: Folder, start: datetime, known_until: datetime, with_test:
     cut = start + (known_until - start) * (1 - TEST_SHARE) if with_test else known_until
     people = folder.con.to_pyarrow(folder.con.table("subscribers").select("subscriber_id").order_by("subscriber_id"))
     subscriber_id = people["subscriber_id"].combine_chunks()
-    states = folder.fold(Spine(subscriber_id, np.full(len(subscriber_id), float(microseconds(cut)))))
-    timing = learn_timing(states)
+    states = _states(folder, subscriber_id, cut)
+    weight = _evidence_weight(folder, subscriber_id, start + (cut - start) * (1 - INNER_SHARE), cut)
+    timing = learn_timing(states, weight)
     if not with_test:
         nothing = Interval(np.nan, np.nan, np.nan)
         return FittedHours(timing, nothing, nothing, nothing, 0)
     who, hour = _later_activity(folder, subscriber_id, cut, known_until)
     if not len(who):
         raise NothingEligible("send_time", "activity in the last fifth of the log")
-    by_day = personal_attention(states, timing).reshape(-1, 7, 24).sum(axis=1)
     pooled = _histogram(events_by_hour(states, "response_by_hour") + events_by_hour(states, "visit_by_hour"))
-    ours, simplest = np.log(by_day[who, hour]), np.log(pooled[hour])
+    ours, simplest = _log_likelihoods(states, timing, who, hour), np.log(pooled[hour])
     return FittedHours(
         timing, _interval(ours, who), _interval(simplest, who), _interval(ours - simplest, who), len(who)
     )
+
+
+def _states(folder: Folder, subscriber_id: pa.Array, at: datetime) -> States:
+    return folder.fold(Spine(subscriber_id, np.full(len(subscriber_id), float(microseconds(at)))))
+
+
+def _evidence_weight(folder: Folder, subscriber_id: pa.Array, cut: datetime, until: datetime) -> float:
+    """The weight of people's own hours: the usual one, or another that would surely have foretold the last stretch better."""
+    who, hour = _later_activity(folder, subscriber_id, cut, until)
+    if not len(who):
+        return USUAL_WEIGHT
+    states = _states(folder, subscriber_id, cut)
+    timing = learn_timing(states, USUAL_WEIGHT)
+    usual = _log_likelihoods(states, timing, who, hour)
+    best, most = USUAL_WEIGHT, 0.0
+    for weight in OTHER_WEIGHTS:
+        gain = _interval(_log_likelihoods(states, replace(timing, evidence_weight=weight), who, hour) - usual, who)
+        if gain.low > 0 and gain.value > most:
+            best, most = weight, gain.value
+    return best
+
+
+def _log_likelihoods(states: States, timing: Timing, who: Positions, hour: Positions) -> npt.NDArray[np.float64]:
+    """Of each event's local hour of day, given whose it was."""
+    by_day = personal_attention(states, timing).reshape(len(states), 7, 24).sum(axis=1)
+    return np.asarray(np.log(by_day[who, hour]))
 
 
 def _later_activity(

@@ -32,7 +32,7 @@ def package_fitted(fitted: Fitted, catalogue: Catalogue, version: str, created_a
         version=version,
         features=fitted.features,
         catalogue=catalogue,
-        booster=fitted.booster,
+        booster=fitted.level.booster,
         calibration=fitted.calibration,
         priors={
             **_prior(fitted.calibration, fitted.prior),
@@ -45,6 +45,9 @@ def package_fitted(fitted: Fitted, catalogue: Catalogue, version: str, created_a
         },
         created_at=created_at,
         metrics={} if fitted.judgement is None else fitted.judgement.metrics(),
+        habits=fitted.level.habits,
+        line=fitted.level.line,
+        start=fitted.level.start,
     )
 
 

@@ -6,7 +6,8 @@ where it belongs, and a slice is named in words that need no legend.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +27,26 @@ SOURCE_WORDS = ("source", "origin", "channel")
 
 
 def slices(data: Dataset) -> dict[str, Mask]:
-    """Masks over the rows by name, those with at least ``LEAST_ROWS`` rows that are not all rows."""
-    named = dict([*_by_age(data), *_by_silence(data), *_by_zone(data), *_by_source(data)])
-    return {name: mask for name, mask in named.items() if LEAST_ROWS <= mask.sum() < len(mask)}
+    """Masks over the rows by name: those that tell something."""
+    return telling(memberships(data))
+
+
+def memberships(data: Dataset) -> dict[str, Mask]:
+    """Masks over the rows by name, the smallest included: a dataset too large for memory is looked at in parts."""
+    return dict([*_by_age(data), *_by_silence(data), *_by_zone(data), *_by_source(data)])
+
+
+def telling(masks: Mapping[str, Mask]) -> dict[str, Mask]:
+    """Those with at least ``LEAST_ROWS`` rows that are not all rows; of the values of one thing the most frequent."""
+    ranked = sorted(masks, key=lambda name: -int(masks[name].sum()))
+    seen: Counter[str] = Counter()
+    kept = set()
+    for name in ranked:
+        family = name.split(": ")[0]
+        seen[family] += 1
+        if seen[family] <= MOST_VALUES and LEAST_ROWS <= masks[name].sum() < len(masks[name]):
+            kept.add(name)
+    return {name: mask for name, mask in masks.items() if name in kept}
 
 
 def _by_age(data: Dataset) -> Iterator[tuple[str, Mask]]:
@@ -60,7 +78,6 @@ def _by_source(data: Dataset) -> Iterator[tuple[str, Mask]]:
 
 
 def _by_value(name: str, codes: npt.NDArray[np.float64], words: tuple[str, ...]) -> Iterator[tuple[str, Mask]]:
-    """The most frequent values; ``codes`` are positions in ``words``."""
-    counts = np.bincount(codes.astype(np.int64), minlength=len(words))
-    for code in np.argsort(-counts, kind="stable")[:MOST_VALUES]:
+    """One mask for each value there is; ``codes`` are positions in ``words``."""
+    for code in np.unique(codes.astype(np.int64)):
         yield f"{name}: {words[code]}", codes == code

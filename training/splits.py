@@ -29,13 +29,16 @@ Positions = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Split:
-    """Positions of rows. ``validation`` stops and calibrates, ``test`` judges; rows in the gaps are in none."""
+    """Positions of rows. ``validation`` says when to stop, ``test`` judges. ``development`` is all that may be learnt from
+    in the end: train, validation and the gap between them; rows in the gap before the test are in none.
+    """
 
     train: Positions
     validation: Positions
     test: Positions
     by_people: bool
     """Whether validation rows are other people at overlapping times rather than purely later rows."""
+    development: Positions
 
 
 def split(
@@ -63,7 +66,7 @@ def split(
     else:
         test, development = everything[:0], everything
     train, validation, by_people = _development(as_of, span, subscriber_id, development)
-    return Split(train, validation, test, by_people)
+    return Split(train, validation, test, by_people, development)
 
 
 def _test_start(model: str, as_of: npt.NDArray[np.float64], span: float) -> float:
@@ -87,7 +90,7 @@ def _development(
     later, earlier = rows[as_of[rows] >= start], rows[as_of[rows] + span <= start]
     if len(earlier) >= len(rows) / 2:
         return earlier, later, False
-    held_out = _fold(subscriber_id.take(pa.array(rows))) == 0
+    held_out = fold_of(subscriber_id.take(pa.array(rows)), FOLDS) == 0
     return rows[~held_out], rows[held_out & (as_of[rows] >= np.median(as_of[rows]))], True
 
 
@@ -95,8 +98,8 @@ def _quantile_instant(as_of: npt.NDArray[np.float64], share: float) -> float:
     return float(np.sort(as_of)[min(int(share * len(as_of)), len(as_of) - 1)])
 
 
-def _fold(subscriber_id: pa.Array) -> npt.NDArray[np.int64]:
-    """A stable fold per subscriber."""
+def fold_of(subscriber_id: pa.Array, count: int) -> npt.NDArray[np.int64]:
+    """A stable fold per subscriber, from 0 to below ``count``."""
     words = subscriber_id.dictionary_encode()
-    folds = np.array([zlib.crc32(str(word).encode()) % FOLDS for word in words.dictionary.to_pylist()])
+    folds = np.array([zlib.crc32(str(word).encode()) % count for word in words.dictionary.to_pylist()])
     return np.asarray(folds[words.indices.to_numpy()], dtype=np.int64)

@@ -38,7 +38,7 @@ def trained(**changed: Any) -> Trained:
         "rounds": 40,
         "patience": 8,
     }
-    return train(matrix, label, **{**asked, **changed})
+    return train(matrix, changed.pop("label", label), **{**asked, **changed})
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +115,30 @@ def test_the_offset_is_learnt_around_and_is_not_part_of_the_raw_score() -> None:
     assert np.std(fitted.booster.raw(matrix)) < 0.6 * np.std(plain.booster.raw(matrix))
     with_offset = fitted.booster.raw(later) + 2 * np.nan_to_num(later[:, 0])
     assert np.corrcoef(with_offset, plain.booster.raw(later))[0, 1] > 0.9
+
+
+def test_beside_an_offset_rare_positives_are_still_told_apart() -> None:
+    matrix = rows(1)[0]
+    rare = (np.nan_to_num(matrix[:, 0]) > 2).astype(np.float64)
+    fitted = trained(offset=np.full(len(rare), -1.0), validation=None, label=rare, parameters={"lambda_l2": 50.0})
+    raw = fitted.booster.raw(matrix) + fitted.start - 1.0
+    assert raw[rare == 1].mean() > raw[rare == 0].mean() + 0.5
+    assert trained().start == 0.0
+
+
+def test_without_later_rows_it_boosts_to_the_end() -> None:
+    fitted = trained(validation=None, rounds=5)
+    assert fitted.best_iteration == 5
+    assert {name.split("_")[0] for name in fitted.history} == {"train"}
+
+
+def test_a_row_of_no_weight_is_not_learnt_from() -> None:
+    matrix, label = rows(1)
+    weight = np.ones(len(label))
+    weight[::2] = 0.0
+    turned = np.where(weight == 0, 1 - label, label)
+    straight = trained(weight=weight, validation=None).booster.raw(matrix)
+    assert trained(weight=weight, validation=None, label=turned).booster.raw(matrix).tolist() == straight.tolist()
 
 
 def test_a_monotone_feature_never_lowers_the_score() -> None:

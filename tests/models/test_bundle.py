@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import stat
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from datetime import UTC, datetime
@@ -16,12 +17,16 @@ import orjson
 import pytest
 
 from features.catalogue import Attribute, Catalogue
+from features.derive import feature_names
 from features.errors import BundleCorrupt, BundleMissing, FeatureMismatch
 from features.home import Home
 from models import bundle as bundles
 from models.boosting import Booster, train
 from models.bundle import Bundle, bundle_key, current, load, publish, write
 from models.calibration import Calibration
+from models.habits import Habits
+from models.level import Level
+from models.linear import fit_linear
 
 KEY = bytes(range(32))
 FEATURES = ("click_decayed_30d", "hours_since_last_open", "profile_plan", "größe, [cm]")
@@ -100,6 +105,40 @@ def test_a_bundle_without_a_booster_needs_no_golden_rows(tmp_path: Path) -> None
     write(parts(None), np.empty((0, len(FEATURES))), tmp_path / "bundle", KEY)
     assert load(tmp_path / "bundle", KEY) == parts(None)
     assert not (tmp_path / "bundle" / "model.lgb.txt").exists()
+
+
+def test_a_line_and_habits_go_along_and_are_checked_with_the_trees(tmp_path: Path) -> None:
+    catalogue, rng = Catalogue(), np.random.default_rng(3)
+    names = feature_names(catalogue)
+    habits = Habits(names, "mails", 60.0)
+    matrix = rng.gamma(1, 2, (200, len(names)))
+    level = Level(habits, _small(np.zeros((1, 1)), ["a"]))
+    inputs, label = level.inputs(matrix), (matrix[:, 0] > 1).astype(np.float64)
+    line = fit_linear(inputs, label, codes=[], weight=np.ones(200), offset=np.zeros(200), share=0.4)
+    whole = Bundle(
+        **{
+            **vars(parts(_small(inputs, level.reads, label))),
+            **{"features": names, "catalogue": catalogue, "habits": habits, "line": line, "start": -0.3},
+        }
+    )
+    write(whole, matrix, tmp_path / "bundle", KEY)
+    loaded = load(tmp_path / "bundle", KEY)
+    assert (loaded.habits, loaded.line, loaded.start) == (habits, line, -0.3)
+    assert loaded.raw(matrix).tobytes() == whole.raw(matrix).tobytes()
+    assert loaded.contributions(matrix[:3]).shape == (3, len(names) + 1)
+    (tmp_path / "bundle" / "bundle.json").write_bytes(
+        (tmp_path / "bundle" / "bundle.json").read_bytes().replace(b'"start":-0.3', b'"start":-0.4')
+    )
+    signed_again(tmp_path / "bundle")
+    with pytest.raises(BundleCorrupt, match="golden rows"):
+        load(tmp_path / "bundle", KEY)
+
+
+def _small(
+    matrix: npt.NDArray[np.float64], names: Sequence[str], label: npt.NDArray[np.float64] | None = None
+) -> Booster:
+    answers = np.zeros(len(matrix)) if label is None else label
+    return train(matrix, answers, features=names, categorical=[], parameters={"num_leaves": 3}, rounds=3).booster
 
 
 def test_writing_again_replaces_the_whole_directory(written: Path, booster: Booster) -> None:

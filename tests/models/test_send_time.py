@@ -22,7 +22,9 @@ PEAK = 24 + 20
 
 def decided(ids: list[str], window: Window, error: float = 0.01, zone: str = "UTC") -> dict[str, Any]:
     def curves_at(slots: npt.NDArray[np.int64]) -> Curves:
-        return Curves(np.where(slots == PEAK, 0.1, 0.05), np.full(slots.shape, error), np.zeros(len(ids)))
+        return Curves(
+            np.where(slots == PEAK, 0.1, 0.05), lambda here, there: error * (here != there), np.zeros(len(ids))
+        )
 
     return decide(curves_at, ids, np.zeros(len(ids), dtype=np.int64), [zone], window)
 

@@ -16,10 +16,11 @@ import pytest
 from features.catalogue import Catalogue
 from features.clock import microseconds
 from features.errors import NoMatureLabels
-from features.fold import Folder
+from features.fold import Folder, Spine
 from features.home import Home
 from features.log import EventLog
 from features.online import SqliteStateStore
+from features.state import States
 from features.vocabulary import learn
 from models import churn, lead_score, send_time
 from models.spec import ModelSpec
@@ -47,6 +48,10 @@ def asked(home: Home, spec: ModelSpec = CHURN, instants: tuple[datetime, ...] = 
     return ask(train_until(spec, folder, EventLog(home).start(), UNTIL), folder, instants, until, until)
 
 
+def states_at(home: Home, ids: list[str]) -> States:
+    return folder_at(home, UNTIL).fold(Spine(pa.array(ids), np.full(len(ids), float(microseconds(LATER)))))
+
+
 def cut_off(home: Home) -> Origin:
     folder = folder_at(home, UNTIL)
     return ask(train_until(CHURN, folder, EventLog(home).start(), UNTIL), folder, [UNTIL], UNTIL + DAY, UNTIL)
@@ -71,23 +76,20 @@ def cut_home(small_list: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 def test_what_was_received_after_the_origin_changes_no_score_at_it(whole: Origin, cut_home: Home) -> None:
     cut = cut_off(cut_home)
-    at_origin = whole.asked.rows.as_of == microseconds(UNTIL)
-    assert (
-        cut.asked.rows.subscriber_id.to_pylist()
-        == whole.asked.rows.subscriber_id.filter(pa.array(at_origin)).to_pylist()
-    )
+    at_origin = whole.asked.as_of == microseconds(UNTIL)
+    assert cut.asked.subscriber_id.to_pylist() == whole.asked.subscriber_id.filter(pa.array(at_origin)).to_pylist()
     assert cut.probability.tobytes() == whole.probability[at_origin].tobytes()
     assert cut.learnt.bundle.booster is not None and whole.learnt.bundle.booster is not None
     assert cut.learnt.bundle.booster.text == whole.learnt.bundle.booster.text
-    assert np.isnan(cut.asked.rows.label).all()
+    assert np.isnan(cut.asked.label).all()
 
 
 def test_the_scores_are_those_that_serving_gives(whole: Origin, small_home: Home, tmp_path: Path) -> None:
-    at_later = np.flatnonzero(whole.asked.rows.as_of == microseconds(LATER))
-    ids = whole.asked.rows.subscriber_id.take(pa.array(at_later)).to_pylist()
+    at_later = np.flatnonzero(whole.asked.as_of == microseconds(LATER))
+    ids = whole.asked.subscriber_id.take(pa.array(at_later)).to_pylist()
     store = SqliteStateStore(tmp_path / "online.db", timeout_s=5.0)
     store.create()
-    store.write(ids, whole.asked.states[at_later])
+    store.write(ids, states_at(small_home, ids))
     scorer = Scorer({"churn": whole.learnt.bundle}, store, stale_after_s=1e9)
     scores = scorer.score(ScoreRequest(subscriber_ids=tuple(ids[:1000]), models=("churn",)), LATER)
     allowed = scores.columns["status"] == "ok"
@@ -101,7 +103,7 @@ def test_the_scores_are_those_that_serving_gives(whole: Origin, small_home: Home
 def test_churn_labels_are_what_a_person_would_count(whole: Origin, small_home: Home) -> None:
     con = EventLog(small_home).connect()
     told = con.table("events").to_pyarrow().to_pandas()
-    rows = whole.asked.rows
+    rows = whole.asked
     window = told[(told.occurred_at >= LATER) & (told.occurred_at < LATER + CHURN.horizon)]
     visited = set(window[window.event_type.isin(["page_view", "form_submit", "purchase"])].subscriber_id)
     left = set(window[window.event_type.isin(["unsubscribe", "complaint"])].subscriber_id)
@@ -118,9 +120,9 @@ def test_everybody_created_after_the_origin_is_asked_about_once_as_of_that_momen
     found = asked(small_home, spec, ())
     subscribers = EventLog(small_home).connect().table("subscribers").to_pyarrow().to_pandas()
     later = subscribers[subscribers.created_at >= UNTIL]
-    assert sorted(found.asked.rows.subscriber_id.to_pylist()) == sorted(later.subscriber_id)
+    assert sorted(found.asked.subscriber_id.to_pylist()) == sorted(later.subscriber_id)
     created = dict(zip(later.subscriber_id, later.created_at, strict=True))
-    for who, as_of in zip(found.asked.rows.subscriber_id.to_pylist(), found.asked.rows.as_of, strict=True):
+    for who, as_of in zip(found.asked.subscriber_id.to_pylist(), found.asked.as_of, strict=True):
         assert microseconds(created[who].to_pydatetime()) == as_of
 
 
@@ -128,18 +130,18 @@ def test_every_send_after_the_origin_is_asked_about_and_unfinished_ones_have_no_
     found = asked(small_home, replace(send_time.SPEC, rounds=20, horizon=5 * DAY), ())
     events = EventLog(small_home).connect().table("events").to_pyarrow().to_pandas()
     sent = events[(events.event_type == "sent") & (events.occurred_at >= UNTIL)]
-    assert found.asked.rows.event_id is not None
-    assert sorted(found.asked.rows.event_id.to_pylist()) == sorted(sent.event_id)
-    unfinished = found.asked.rows.as_of + 432_000e6 > microseconds(end_of(small_home))
+    assert found.asked.event_id is not None
+    assert sorted(found.asked.event_id.to_pylist()) == sorted(sent.event_id)
+    unfinished = found.asked.as_of + 432_000e6 > microseconds(end_of(small_home))
     assert unfinished.any()
-    assert np.array_equal(np.isnan(found.asked.rows.label), unfinished)
+    assert np.array_equal(np.isnan(found.asked.label), unfinished)
 
 
 def test_the_judgement_counts_only_known_answers_and_names_its_baselines(whole: Origin) -> None:
     judged = judge([whole])
-    known = int(np.isfinite(whole.asked.rows.label).sum())
+    known = int(np.isfinite(whole.asked.label).sum())
     assert judged.ours.rows == known
-    assert judged.unknown == len(whole.asked.rows) - known
+    assert judged.unknown == len(whole.asked) - known
     assert {"recency", "past rate", "logistic regression"} <= {rival.name for rival in judged.rivals}
     assert [part.name for part in judged.by_age] == ["0 days", "10 days"]
     assert sum(part.ours.rows for part in judged.by_age) == known

@@ -57,8 +57,21 @@ def test_a_feature_that_knows_the_answer_is_refused_unless_allowed() -> None:
 def test_the_same_dataset_gives_the_same_model_bit_for_bit() -> None:
     first, second = fit(made(), SPEC), fit(made(), SPEC)
     assert made().fingerprint == made().fingerprint
-    assert first.booster.text == second.booster.text
+    assert first.level.booster.text == second.level.booster.text
     assert first.calibration == second.calibration
     assert first.probability.tobytes() == second.probability.tobytes()
     assert first.judgement is not None
     assert first.judgement.ours.auc.value > 0.6
+
+
+def test_what_is_learnt_over_a_short_horizon_answers_for_a_longer_one() -> None:
+    short, longer = timedelta(days=7), timedelta(days=28)
+    data = made()
+    data.states["first_engagement_at"] = 1.69e15
+    data.states["last_click_at"] = data.rows.as_of - 3.0 * MICROSECONDS_PER_DAY
+    data = dataset(data.rows, data.states, CATALOGUE)
+    plain = fit(data, SPEC)
+    carried = fit(data, replace(SPEC, horizon=longer), horizon=short)
+    assert plain.level.habits.horizon_days == 7
+    assert carried.level.habits.horizon_days == 28
+    assert carried.prior < plain.prior

@@ -31,7 +31,8 @@ def test_no_label_of_development_matures_after_the_first_test_instant(days: list
     parts = [set(part.tolist()) for part in (found.train, found.validation, found.test)]
     assert sum(map(len, parts)) == len(set.union(*parts))
     assert bool(len(found.test)) == judged
-    span, development = h * MICROSECONDS_PER_DAY, np.concatenate([found.train, found.validation])
+    span, development = h * MICROSECONDS_PER_DAY, found.development
+    assert {*found.train, *found.validation} <= set(development.tolist())
     if judged:
         assert (as_of[development] + span <= as_of[found.test].min()).all()
     if found.by_people:
