@@ -189,12 +189,11 @@ def _content_slots(visible: ir.Table, catalogue: Catalogue) -> ir.Table:
         "row", "event_type", "human", "age_days", "content", share=1.0 / visible.content.length()
     )
     each = concerned.mutate(category=concerned.content.unnest()).drop("content")
-    if not catalogue.content:
-        return each.mutate(slot=ibis.literal(0, type="int64"))
-    named = {"category": list(catalogue.content), "known": list(range(1, len(catalogue.content) + 1))}
-    slots = ibis.memtable(pa.table(named))
-    joined = each.left_join(slots, "category")
-    return joined.mutate(slot=joined.known.fill_null(0))
+    # Not a join with a table of the words: DuckDB 2.0.0 fails on some logs with an internal error of its own
+    # ("dict-surviving cache: global dictionary column 0 changed identity").
+    words = [(word, slot) for slot, word in enumerate(catalogue.content, start=1)]
+    slot = each.category.cases(*words, else_=0) if words else ibis.literal(0)
+    return each.mutate(slot=slot.cast("int64"))
 
 
 def _scatter(states: States, found: pa.Table) -> None:

@@ -3,6 +3,10 @@
 Label: of those who engaged in the last ``activity_window`` and did not opt out, who will not engage at all within the
 horizon, or will opt out. Engagement is by people: a machine's opens keep nobody alive. What leaves: a calibrated
 probability, a band with fixed cut-offs and a percentile.
+
+Weighed on later rows of Activate Good (five cuts of time) and Online Retail (three), mean AUC: memory of 150, 90, 60 and 40
+days .777/.747, .778/.748, .779/.749 and .780/.750, the last at the price of forgetting half a year's seasons; a line's share
+of .35, .5 and .7 .777/.748, .778/.748 and .778/.746; trees of 8 and 4 leaves alike; .3 of the features for each tree +.001.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ SPEC = ModelSpec(
     horizon=timedelta(hours=24),
     as_of_policy="sent",
     baseline="open_rate_ever",
+    memory=timedelta(days=120),
     parameters=BOOSTING | {"num_leaves": 8, "min_data_in_leaf": 200},
 )
 
@@ -130,7 +131,9 @@ def decide(
     Returns
     -------
     Columns ``send_at`` (UTC datetimes), ``hour_of_week`` (local), ``probability``, ``gain`` (relative to the default: 0.12
-    is 12 % more), ``gain_low``, ``gain_high``, ``confident``, ``pool_weight``, ``arm``, ``propensity``.
+    is 12 % more), ``gain_low``, ``gain_high``, ``confident``, ``pool_weight``, ``arm``, ``propensity``; for the prediction
+    log what would be expected of the moment without exploring and of the default, ``exploit_probability`` and
+    ``default_probability``.
     """
     moments = window.moments()
     used, nth = np.unique(zone_of, return_inverse=True)
@@ -158,6 +161,8 @@ def decide(
         "pool_weight": curves.pool_weight,
         "arm": arm,
         "propensity": propensity,
+        "exploit_probability": curves.probability[rows, exploit],
+        "default_probability": curves.probability[rows, default],
     }
 
 

@@ -188,7 +188,7 @@ def _hours_alone(found: Backtest, log: EventLog, out: Path, narrator: Narrator) 
     until = found.plan.train_until
     with narrator.step("hours of activity"):
         folder = folder_of(log, until, found.about)
-        hours = fit_hours(folder, until, log.end() + JUST_AFTER)
+        hours = fit_hours(folder, log.start(), until, log.end() + JUST_AFTER)
         _write_table(out / "send_time.parquet", attention(hours.timing, folder, until))
         _write_table(out / "predictions.parquet", predictions([]))
     return replace(found, hours=hours)

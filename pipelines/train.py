@@ -51,7 +51,8 @@ from training.verdict import Verdict
 
 if TYPE_CHECKING:
     # Optuna takes a second to import, and only who tunes needs it.
-    from training.tuning import Tuned
+    from training.splits import TEST_SHARE
+from training.tuning import Tuned
 
 SPECS: Mapping[str, ModelSpec] = {spec.name: spec for spec in (churn.SPEC, lead_score.SPEC, send_time.SPEC)}
 
@@ -284,10 +285,9 @@ def _without_sends(spec: ModelSpec, prepared: Prepared, refusal: DatasetError) -
     """A list that knows no sends can still say at which hours its people are active."""
     if spec.as_of_policy != "sent" or not isinstance(refusal, NothingEligible):
         return Outcome(spec, refusal=str(refusal))
-    try:
-        return Outcome(spec, hours=fit_hours(prepared.folder, prepared.start, prepared.end))
-    except DatasetError:
-        return Outcome(spec, refusal=str(refusal))
+    cut = prepared.start + (prepared.end - prepared.start) * (1 - TEST_SHARE)
+    hours = fit_hours(prepared.folder, prepared.start, cut, prepared.end)
+    return Outcome(spec, hours=hours) if hours.later_events else Outcome(spec, refusal=str(refusal))
 
 
 def write_history(prepared: Prepared, asked: Sequence[Rows], share: Share) -> None:

@@ -52,9 +52,12 @@ LOG_SCHEMA = pa.schema(
         pa.field("hour_of_week", pa.int32()),
         pa.field("arm", pa.string()),
         pa.field("propensity", pa.float64()),
+        pa.field("exploit_probability", pa.float64()),
+        pa.field("default_probability", pa.float64()),
     ]
 )
-"""``send_at`` to ``propensity`` are null but for send_time; ``feature_age_s`` and ``state_as_of`` where no features were used.
+"""``send_at`` to ``default_probability`` are null but for send_time; ``feature_age_s`` and ``state_as_of`` where no features
+were used.
 
 The features themselves are not written but can be had again: fold the subscriber's events up to ``state_as_of``, compare
 ``state_checksum`` (``features.packing.checksums_of``), derive at ``scored_at``. With the version of the model and the

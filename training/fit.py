@@ -1,4 +1,4 @@
-"""Fitting one model: refuse what cannot be learnt, fit, stop early, calibrate on later rows, judge on still later ones.
+"""Fitting one model: refuse what cannot be learnt, find when to stop, learn from all rows, calibrate, judge on later ones.
 
 What enters: a ``Dataset`` and a spec. What leaves: a ``Fitted`` model with its ``Judgement`` beside the simplest baseline.
 The promise: the test rows decide nothing, and the same dataset gives the same model bit for bit.
@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from features.derive import Features
-from features.errors import LeakingFeature, MissingLabels, SingleClass, TooFewPositives
+from features.errors import LeakingFeature, MissingLabels, NoMatureLabels, SingleClass, TooFewPositives
+from features.state import MICROSECONDS_PER_DAY
 from models.calibration import Calibration, choose, identity
 from models.level import Level
 from models.ranking import reference
@@ -84,7 +85,6 @@ def fit(
     with_test: bool = True,
     allowed: Sequence[str] = (),
     progress: Progress | None = None,
-    horizon: timedelta | None = None,
 ) -> Fitted:
     """Fit and judge one model.
 
@@ -94,25 +94,67 @@ def fit(
         False when the model is judged elsewhere, on rows that are not in ``data``.
     allowed
         Features that may know the answer on their own.
-    horizon
-        Of the labels, where it is shorter than the spec's: what is learnt is carried to the spec's.
 
     Raises
     ------
     MissingLabels, SingleClass, TooFewPositives, LeakingFeature, NoMatureLabels
         When training refuses.
     """
-    rows = data.rows
+    rows, horizon = data.rows, data.rows.horizon or spec.horizon
     refuse_labels(spec.name, rows.label)
-    cut = split(spec.name, rows.as_of, horizon or spec.horizon, rows.subscriber_id, with_test)
+    cut = split(spec.name, rows.as_of, horizon, rows.subscriber_id, with_test)
     refuse_slice(spec.name, rows.label[cut.train], LEAST_POSITIVES)
     refuse_slice(spec.name, rows.label[cut.validation], LEAST_POSITIVES_LATER)
     features = _readable(data.features, spec)
     refuse_leaks(spec.name, features, cut.train, rows.label, allowed)
+    made = _learn(data, features, spec, cut, horizon, progress)
+    probability = made.calibration(made.raw)
+    judged = cut.test if len(cut.test) else cut.validation
+    served = probability if rows.offset is None else made.calibration(made.raw - rows.offset)
+    whole = rows.offset is None and horizon == spec.horizon
+    return Fitted(
+        spec=spec,
+        level=made.level,
+        calibration=made.calibration,
+        quantiles=reference(served[judged]),
+        # Labels that do not tell of a whole horizon say too little of how many.
+        prior=float((rows.label if whole else served)[judged].mean()),
+        prior_by_content=_prior_by_content(data.features, rows.label, judged),
+        features=features.names,
+        history=made.history,
+        best_iteration=made.rounds,
+        importance=made.level.booster.gain_importance(),
+        split=cut,
+        probability=probability,
+        judgement=_judge(data, spec, cut, probability) if len(cut.test) else None,
+        golden=features.matrix[judged[:: max(1, len(judged) // 32)][:32]],
+        timing=made.timing,
+    )
+
+
+@dataclass(frozen=True)
+class _Learnt:
+    level: Level
+    calibration: Calibration
+    raw: Array
+    """Of every row, offsets included."""
+    history: Mapping[str, Sequence[float]]
+    rounds: int
+    timing: Timing | None
+
+
+def _learn(
+    data: Dataset, features: Features, spec: ModelSpec, cut: Split, horizon: timedelta, progress: Progress | None
+) -> _Learnt:
+    """Stop where later rows say, learn again from all rows that may be learnt from, calibrate.
+
+    Weighed: keeping what was learnt from the earlier part. Learning again takes X Education's AUC of later rows from .858 to
+    .867 (three cuts of time), Activate Good's opens from .854 to .864.
+    """
+    rows, learnt = data.rows, cut.development
     timing = learn_shapes(data, cut.train) if spec.as_of_policy == "sent" else None
     offset = rows.offset if timing is None else offsets(data, timing)
-    learnt = cut.development
-    habits = learn_habits(spec, _some(features, learnt), rows.people[learnt], horizon or spec.horizon)
+    habits = learn_habits(spec, _some(features, learnt), rows.people[learnt], horizon)
     course = Course(spec, habits, tuple(name for name in features.categorical if name in features.names))
     examples = course.examples(features, rows.label, rows.as_of, offset, learnt)
     trained = course.trees(examples.take(cut.train), spec.rounds, examples.take(cut.validation), progress)
@@ -120,33 +162,17 @@ def fit(
     level = course.level(examples.take(learnt), rounds)
     raw = level.scores(examples.matrix) + examples.start
     if timing is None:
-        folds = fold_of(rows.subscriber_id, FOLDS)
-        raw[learnt] = left_out(course, examples.take(learnt), rounds, folds[learnt])
+        raw[learnt] = left_out(course, examples.take(learnt), rounds, fold_of(rows.subscriber_id, FOLDS)[learnt])
     else:
         later = examples.take(cut.validation)
         raw[cut.validation] = trained.booster.raw(later.matrix) + trained.start + later.start
     calibration = _calibration(raw[learnt], rows.label[learnt], rows.people[learnt], timing)
-    if horizon is not None:
+    if horizon < spec.horizon:
+        if habits.silence is None:
+            span = (rows.as_of[-1] - rows.as_of[0]) / MICROSECONDS_PER_DAY + horizon / timedelta(days=1)
+            raise NoMatureLabels(spec.name, spec.horizon / timedelta(days=1), span)
         level, calibration, raw = carried(level, calibration, features.matrix, spec.horizon)
-    probability = calibration(raw)
-    judged = cut.test if len(cut.test) else cut.validation
-    return Fitted(
-        spec=spec,
-        level=level,
-        calibration=calibration,
-        quantiles=reference(probability[judged]),
-        prior=float(rows.label[judged].mean() if horizon is None else probability[judged].mean()),
-        prior_by_content=_prior_by_content(data.features, rows.label, judged),
-        features=features.names,
-        history=trained.history,
-        best_iteration=rounds,
-        importance=level.booster.gain_importance(),
-        split=cut,
-        probability=probability,
-        judgement=_judge(data, spec, cut, probability) if len(cut.test) else None,
-        golden=features.matrix[judged[:: max(1, len(judged) // 32)][:32]],
-        timing=timing,
-    )
+    return _Learnt(level, calibration, raw, trained.history, rounds, timing)
 
 
 def _calibration(raw: Array, label: Array, people: Positions, timing: Timing | None) -> Calibration:

@@ -16,7 +16,6 @@ import pyarrow as pa
 
 from features.clock import microseconds
 from features.contract import ENGAGEMENT_TYPES
-from features.errors import NothingEligible
 from features.evidence import HUMAN_THRESHOLD
 from features.fold import Folder, Spine
 from features.state import States, events_by_hour
@@ -24,13 +23,12 @@ from models.timing import Timing, learn_timing, personal_attention
 from training.evaluation import Interval
 from training.splits import Positions
 
-TEST_SHARE = 0.2
 INNER_SHARE = 0.2
 """Of the time to learn from: on its last part it is seen whether another weight of people's own hours is surely better."""
 USUAL_WEIGHT, OTHER_WEIGHTS = 0.3, (0.15, 0.5, 0.7)
-"""Where opens follow sends that are not known, hours come in bursts and say less than they seem to. Mean log-likelihood of the
-last fifth of Outspot and Dito with weights .15, .3, .5 and .7: -2.951, -2.944, -2.944, -2.947 and -2.866, -2.865, -2.870, -2.878
-(everybody's histogram: -3.009 and -2.878). The best on the last part before is within noise of that, and was worse by .006.
+"""Where opens follow sends that are not known, hours come in bursts and say less than they seem to. Mean log-likelihood of
+the last fifth of Outspot and Dito with weights .15, .3, .5 and .7: -2.951, -2.944, -2.944, -2.947 and -2.866, -2.865, -2.870,
+-2.878 (everybody's histogram: -3.009 and -2.878). The best on the part before is within noise of that, and was worse by .006.
 """
 RESAMPLES = 400
 
@@ -55,26 +53,25 @@ class FittedHours:
         return flat
 
 
-def fit_hours(folder: Folder, start: datetime, known_until: datetime, with_test: bool = True) -> FittedHours:
-    """Learn from the first four fifths of the time, judge on the rest against everybody's histogram.
+def fit_hours(folder: Folder, start: datetime, cut: datetime, known_until: datetime) -> FittedHours:
+    """Learn from what was received before a moment, judge on what happened from then on against everybody's histogram.
 
-    Raises
-    ------
-    NothingEligible
-        When there is no activity to learn from or to judge on.
+    Without any activity to judge on, ``later_events`` is 0 and the figures are NaN.
+
+    Parameters
+    ----------
+    start
+        Of the log.
     """
-    cut = start + (known_until - start) * (1 - TEST_SHARE) if with_test else known_until
     people = folder.con.to_pyarrow(folder.con.table("subscribers").select("subscriber_id").order_by("subscriber_id"))
     subscriber_id = people["subscriber_id"].combine_chunks()
     states = _states(folder, subscriber_id, cut)
     weight = _evidence_weight(folder, subscriber_id, start + (cut - start) * (1 - INNER_SHARE), cut)
     timing = learn_timing(states, weight)
-    if not with_test:
-        nothing = Interval(np.nan, np.nan, np.nan)
-        return FittedHours(timing, nothing, nothing, nothing, 0)
     who, hour = _later_activity(folder, subscriber_id, cut, known_until)
     if not len(who):
-        raise NothingEligible("send_time", "activity in the last fifth of the log")
+        nothing = Interval(np.nan, np.nan, np.nan)
+        return FittedHours(timing, nothing, nothing, nothing, 0)
     pooled = _histogram(events_by_hour(states, "response_by_hour") + events_by_hour(states, "visit_by_hour"))
     ours, simplest = _log_likelihoods(states, timing, who, hour), np.log(pooled[hour])
     return FittedHours(

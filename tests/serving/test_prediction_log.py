@@ -64,6 +64,8 @@ def test_every_score_is_a_row_with_its_model_arm_and_propensity(tmp_path: Path) 
         "hour_of_week": 31,
         "arm": "exploit",
         "propensity": 0.95,
+        "exploit_probability": None,
+        "default_probability": None,
     }
 
 

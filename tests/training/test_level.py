@@ -21,7 +21,7 @@ from training.level import FOLDS, Course, carried, learn_habits, left_out, recen
 NAMES = feature_names(Catalogue())
 SPEC = replace(churn.SPEC, rounds=20)
 HORIZON = timedelta(days=30)
-AS_OF: npt.NDArray[np.float64] = 1.7e15 + np.repeat(np.arange(10), 60) * 7.0 * MICROSECONDS_PER_DAY
+AS_OF = np.asarray(1.7e15 + np.repeat(np.arange(10), 60) * 7.0 * MICROSECONDS_PER_DAY, dtype=np.float64)
 PEOPLE = np.tile(np.arange(60), 10)
 
 
