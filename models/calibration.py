@@ -14,7 +14,7 @@ Equal slopes make it Platt's sigmoid, slopes 1 and intercept 0 the identity.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -128,6 +128,29 @@ def choose(raw: Floats, label: Labels, groups: npt.NDArray[Any] | None = None) -
         if _surely_positive(losses - rival_losses, members):
             chosen, losses = rival, rival_losses
     return chosen(raw, label)
+
+
+def levelled(calibration: Calibration, raw: Floats, label: Labels, spread: float) -> Calibration:
+    """Move a calibration's intercept to what a newest slice says, drawn to where it was.
+
+    Parameters
+    ----------
+    raw, label
+        Finite log-odds (offset included) and 0/1, shape (rows,), of a slice that was foretold, not learnt from.
+    spread
+        Standard deviation of the belief about how far the level moves, in log-odds.
+    """
+    logit = np.log(calibration(raw)) - np.log1p(-calibration(raw))
+    move = 0.0
+    for _ in range(_NEWTON_STEPS):
+        chance = _sigmoid(logit + move)
+        slope = float(np.sum(label - chance)) - move / spread**2
+        step = slope / (float(np.sum(chance * (1 - chance))) + 1 / spread**2)
+        move += step
+        if abs(step) < 1e-10:
+            break
+    method: Method = "sigmoid" if calibration.method == "identity" else calibration.method
+    return replace(calibration, method=method, intercept=calibration.intercept + move)
 
 
 def log_loss(probability: Floats, label: Labels) -> Floats:

@@ -24,6 +24,7 @@ SPEC = ModelSpec(
     as_of_policy="both",
     baseline="hours_since_last_engagement",
     memory=timedelta(days=120),
+    walks=True,
     # Few rows, many categories: small trees that tell one category from the rest. X Education, three cuts: .867 -> .873.
     parameters=BOOSTING | {"num_leaves": 8, "min_data_in_leaf": 20, "max_cat_to_onehot": 100},
 )

@@ -41,6 +41,8 @@ class ModelSpec:
     """A row learnt from counts half as much for every so long that it is older than the newest; None: all count alike."""
     habits: bool = False
     """Whether what tells who comes back is read besides the features, see ``models.habits``."""
+    walks: bool = False
+    """Whether memory and the level of the probabilities are chosen by walking forward over the newest rows."""
     line_share: float = 0.0
     """The part (0 to 1) of a straight line in the log-odds; trees have the rest."""
     rounds: int = 600

@@ -7,7 +7,7 @@ The promise: the test rows decide nothing, and the same dataset gives the same m
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from features.derive import Features
 from features.errors import LeakingFeature, MissingLabels, NoMatureLabels, SingleClass, TooFewPositives
 from features.state import MICROSECONDS_PER_DAY
-from models.calibration import Calibration, choose, identity
+from models.calibration import Calibration, choose, identity, levelled
 from models.level import Level
 from models.ranking import reference
 from models.spec import ModelSpec
@@ -27,10 +27,13 @@ from training.evaluation import Comparison, Evaluation, auc, compare, evaluate
 from training.level import FOLDS, Course, carried, learn_habits, left_out
 from training.shapes import learn_shapes, offsets
 from training.splits import Positions, Split, fold_of, split
+from training.walk import blocks, chosen_memory
 
 LEAST_POSITIVES = 30
 """Of the rarer class, in the training slice: fewer, and anything learnt would be noise."""
 LEAST_POSITIVES_LATER = 10
+LEVEL_SPREAD = 0.2
+"""How far the level of the probabilities is believed to move between the rows learnt from and those asked, in log-odds."""
 LEAST_ROUNDS = 60
 """Where later rows contradict the earlier ones they say to stop at once; what is learnt from both says something still."""
 LEAK_AUC = 0.98
@@ -159,6 +162,11 @@ def _learn(
     examples = course.examples(features, rows.label, rows.as_of, offset, learnt)
     trained = course.trees(examples.take(cut.train), spec.rounds, examples.take(cut.validation), progress)
     rounds = min(max(trained.best_iteration, LEAST_ROUNDS), spec.rounds)
+    walk = blocks(rows.as_of[learnt], rows.label[learnt], horizon) if spec.walks else []
+    if walk:
+        memory, newest = chosen_memory(course, examples.take(learnt), rows.as_of[learnt], walk, rounds)
+        course = replace(course, spec=replace(spec, memory=memory))
+        examples = course.examples(features, rows.label, rows.as_of, offset, learnt)
     level = course.level(examples.take(learnt), rounds)
     raw = level.scores(examples.matrix) + examples.start
     if timing is None:
@@ -167,6 +175,8 @@ def _learn(
         later = examples.take(cut.validation)
         raw[cut.validation] = trained.booster.raw(later.matrix) + trained.start + later.start
     calibration = _calibration(raw[learnt], rows.label[learnt], rows.people[learnt], timing)
+    if walk:
+        calibration = levelled(calibration, newest, rows.label[learnt][walk[-1].foretold], LEVEL_SPREAD)
     if horizon < spec.horizon:
         if habits.silence is None:
             span = (rows.as_of[-1] - rows.as_of[0]) / MICROSECONDS_PER_DAY + horizon / timedelta(days=1)

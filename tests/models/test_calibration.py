@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from models.calibration import Calibration, choose, fit_beta, fit_sigmoid, log_loss
+from models.calibration import Calibration, choose, fit_beta, fit_sigmoid, levelled, log_loss
 
 Floats = npt.NDArray[np.float64]
 
@@ -171,3 +171,12 @@ def test_json_that_is_no_calibration_is_refused(changed: dict[str, object]) -> N
 
 def test_log_loss_is_that_of_what_happened() -> None:
     np.testing.assert_allclose(log_loss(np.array([0.8, 0.8]), np.array([1, 0])), -np.log([0.8, 0.2]))
+
+
+def test_a_level_follows_the_newest_rows_and_is_drawn_to_where_it_was() -> None:
+    raw, label = np.zeros(4000), (np.arange(4000) % 4 == 0).astype(np.float64)
+    told = levelled(Calibration(), raw, label, spread=0.2)
+    assert told(np.zeros(1))[0] == pytest.approx(0.25, abs=0.01)
+    assert 0.3 < levelled(Calibration(), raw[:40], label[:40], spread=0.2)(np.zeros(1))[0] < 0.5
+    assert told.method == "sigmoid"
+    assert (told.low_slope, told.high_slope) == (1.0, 1.0)
