@@ -229,7 +229,8 @@ class _Maps:
         spread = Waiting(hours, self.background).spread(background=False)
         hour = np.arange(HOURS_OF_WEEK)
         same_day = hour[:, None] % 24 + (hour[None, :] - hour[:, None]) % HOURS_OF_WEEK < 24
-        today, later = attention @ (spread * same_day).T, attention @ (spread * ~same_day).T
+        # Not matrix products: what they add first depends on how many threads the BLAS of a process has.
+        today, later = (np.einsum("kh,sh->ks", attention, spread * when) for when in (same_day, ~same_day))
         fares = today + later + self.background
         self.evidence_weight = timing.evidence_weight
         self.log_shares = np.log(self.shares)
@@ -237,7 +238,7 @@ class _Maps:
         self.mixed_attention, self.today, self.later = _of_kinds(attention), _of_kinds(today), _of_kinds(later)
         by_day = attention.reshape(-1, 7, 24) / HOURS_OF_WEEK
         self.days_and_clock = _of_kinds(np.concatenate([by_day.sum(axis=2), by_day.sum(axis=1)], axis=1))
-        pool = self.shares @ attention
+        pool = np.einsum("k,kh->h", self.shares, attention)
         self.pool_clock = pool.reshape(7, 24).sum(axis=0) / HOURS_OF_WEEK
         self.clock_and_chances = _of_counts(
             np.concatenate([(spread * pool).reshape(-1, 7, 24).sum(axis=1), fares.T], axis=1)
@@ -247,7 +248,7 @@ class _Maps:
         self._after = ExactMatrix(after.T, 24 * RATIO_CEILING * RATIO_STEPS, RATIO_STEPS)
         self.log_fares = np.log(fares).T
         centred = np.log(fares) - np.log(fares).mean(axis=1, keepdims=True)
-        self._gram = centred @ centred.T / HOURS_OF_WEEK
+        self._gram = np.einsum("kh,lh->kl", centred, centred) / HOURS_OF_WEEK
         self._gram_exact = _of_kinds(self._gram)
         self.spread_left_before = float(self.spread_left(_whole(self.shares[None, :]))[0])
         nothing = np.zeros((1, HOURS_OF_WEEK))

@@ -71,7 +71,7 @@ def test_what_is_learnt_over_a_short_horizon_answers_for_a_longer_one() -> None:
     data.states["last_click_at"] = data.rows.as_of - 3.0 * MICROSECONDS_PER_DAY
     data = dataset(data.rows, data.states, CATALOGUE)
     plain = fit(data, SPEC)
-    carried = fit(data, replace(SPEC, horizon=longer), horizon=short)
+    carried = fit(replace(data, rows=replace(data.rows, horizon=short)), replace(SPEC, horizon=longer))
     assert plain.level.habits.horizon_days == 7
     assert carried.level.habits.horizon_days == 28
     assert carried.prior < plain.prior
