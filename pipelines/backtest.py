@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ibis
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -133,8 +134,12 @@ def backtest(files: Files, asked: Plan, out: Path, narrator: Narrator) -> Backte
         log, about = EventLog(Home(Path(place))), about_files(files.events)
         with narrator.step("read the log") as share:
             intake = log.append(files.events, files.subscribers, files.campaigns, share)
+        if asked.train_until <= log.start():
+            raise UnusableOption(
+                "--train-until", f"the log begins {log.start():%Y-%m-%d %H:%M}; nothing was known before"
+            )
         found = Backtest(asked, about, intake)
-        if asked.spec.as_of_policy == "sent" and not _knows_sends(folder_of(log, asked.train_until, about)):
+        if asked.spec.as_of_policy == "sent" and not _knows_sends(log, asked.train_until):
             return _hours_alone(found, log, out, narrator)
         origins = _origins(found, log, out, narrator)
     _write_table(out / "predictions.parquet", predictions(origins))
@@ -154,10 +159,10 @@ def _origins(found: Backtest, log: EventLog, out: Path, narrator: Narrator) -> l
     """Train at each origin and ask what lies before the next one."""
     asked, known_until = found.plan, log.end() + JUST_AFTER
     origins = []
-    for begin, end in _stretches(asked, known_until):
+    for begin, end in _stretches(asked, max(known_until, _newest(log) + JUST_AFTER)):
         folder = folder_of(log, begin, found.about)
         with narrator.step(f"train until {begin:%Y-%m-%d}") as share:
-            learnt = train_until(asked.spec, folder, log.start(), begin, partial(_part_of, share))
+            learnt = train_until(asked.spec, folder, log.start(), begin, known_until, partial(_part_of, share))
         if asked.spec.as_of_policy == "sent" and begin == asked.train_until:
             with narrator.step("everybody's week"):
                 _write_table(out / "send_time.parquet", weeks(learnt.bundle, folder, begin))
@@ -179,8 +184,11 @@ def _answers(
         return []
 
 
-def _knows_sends(folder: Folder) -> bool:
-    return bool(folder.con.execute((folder.con.table("events").event_type == "sent").any()))
+def _knows_sends(log: EventLog, until: datetime) -> bool:
+    """Whether any send was received before a moment."""
+    con = log.connect()
+    events = con.table("events")
+    return bool(con.execute(((events.event_type == "sent") & (events.received_at < ibis.literal(until))).any()))
 
 
 def _hours_alone(found: Backtest, log: EventLog, out: Path, narrator: Narrator) -> Backtest:
@@ -204,8 +212,15 @@ def folder_of(log: EventLog, until: datetime, about: About) -> Folder:
     return Folder(con, learn(con, until, Catalogue(timezones=(about.default_timezone,))))
 
 
-def _stretches(asked: Plan, known_until: datetime) -> list[tuple[datetime, datetime]]:
-    end = max(known_until, asked.train_until + JUST_AFTER, *(at + JUST_AFTER for at in asked.test_as_of))
+def _newest(log: EventLog) -> datetime:
+    """When the newest subscriber was created: it may be after the last event."""
+    con = log.connect()
+    newest: datetime = con.to_pyarrow(con.table("subscribers").created_at.max()).as_py()
+    return newest
+
+
+def _stretches(asked: Plan, until: datetime) -> list[tuple[datetime, datetime]]:
+    end = max(until, asked.train_until + JUST_AFTER, *(at + JUST_AFTER for at in asked.test_as_of))
     found = stretches(asked.train_until, end, asked.retrain_every)
     if len(found) > MAX_ORIGINS:
         raise UnusableOption("--retrain-every", f"would train {len(found):,} models; give a longer time")

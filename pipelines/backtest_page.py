@@ -34,6 +34,15 @@ UNJUDGED = (
     "No question had an answer by the log's end, so nothing can be judged. Train until an earlier moment, ask earlier, or "
     "give a shorter --horizon."
 )
+GLOSSARY = (
+    "AUC: of one who did and one who did not, how often the one who did is ranked higher; 0.5 is chance.",
+    "PR-AUC: the share of hits among the highest ranked, averaged over all hits; the rate of positives is chance.",
+    "Log loss: the mean surprise, in nats, at what happened; less is better. Brier: the mean squared error of the probability.",
+    "Calibration error: how far promised and observed rates are apart, on average over ten equal groups.",
+    "Lift: how many times as many positives as among as many at random. Lift quality: 2 · AUC − 1; 0 is chance, 1 perfect.",
+    "Best baseline: the one with the least log loss on these very rows, which favours it.",
+    "Intervals of groups with few hundred rows are too narrow for the calibration error.",
+)
 COLUMNS = ("", "AUC", "PR-AUC", "log loss", "Brier", "calibration error", "top tenth, lift", "lift quality")
 
 
@@ -65,11 +74,12 @@ def page(found: Backtest) -> str:
 
 def _asked_section(found: Backtest) -> Html:
     asked, spec = found.plan, found.plan.spec
+    label = f"{spec.positive} within {_span(spec.horizon)}"
     facts = {
         "Model": spec.name,
-        "Label": f"{spec.positive} within {_span(spec.horizon)}",
+        "Label": label if found.hours is None else "none: the log knows no sends",
         "Trained on": f"what was received and mature before {asked.train_until:%Y-%m-%d %H:%M} UTC",
-        "Asked": ", ".join(f"{at:%Y-%m-%d}" for at in asked.test_as_of) or _when(spec.as_of_policy),
+        "Asked": ", ".join(f"{at:%Y-%m-%d}" for at in asked.test_as_of) or _when(found),
         "Trained again": "never" if asked.retrain_every is None else f"every {_span(asked.retrain_every)}",
         "Log": found.intake.summary(),
     }
@@ -77,8 +87,14 @@ def _asked_section(found: Backtest) -> Html:
     return section("What was asked", tag("dl", *listed, class_="facts"))
 
 
-def _when(policy: str) -> str:
-    return "each send after that" if policy == "sent" else "everybody created after that, when created"
+def _when(found: Backtest) -> str:
+    if found.hours is not None:
+        return "the hour of each later engagement"
+    return (
+        "each send after that"
+        if found.plan.spec.as_of_policy == "sent"
+        else "everybody created after that, when created"
+    )
 
 
 def _span(span: timedelta) -> str:
@@ -98,6 +114,7 @@ def _sections(found: Backtest) -> Iterator[Html]:
     yield _parts_section("By slice", "A mean can hide who is served badly.", judged.slices)
     yield _age_section(judged)
     yield _learnt_section(found)
+    yield section("Words", bullets(GLOSSARY))
 
 
 def _verdict_section(found: Backtest, judged: Judged) -> Html:
@@ -180,7 +197,7 @@ def _calibration_section(found: Backtest, judged: Judged) -> Html:
             _percent(d.predicted),
             _percent(d.observed),
             f"{d.lift:.2f}",
-            _share(d.capture),
+            _interval(d.capture),
         )
         for d in judged.ours.deciles
     ]
@@ -208,7 +225,7 @@ def _parts_section(title: str, words: str, parts: Sequence[Part]) -> Html:
         for part in parts
     ]
     head = ("", "rows", "foretold", "observed", "AUC", "AUC, best baseline", "calibration error")
-    return section(title, paragraph(words), table(head, rows, title))
+    return section(title, paragraph(words), table(head, rows, "Ours beside the best baseline"))
 
 
 def _age_section(judged: Judged) -> Html:
@@ -292,10 +309,6 @@ def _interval(one: Interval) -> str:
 
 def _gain(one: Interval) -> str:
     return f"{one.value:+.4f} ({one.low:+.4f} to {one.high:+.4f})"
-
-
-def _share(one: Interval) -> str:
-    return _percent(one.value)
 
 
 def _percent(share: float) -> str:

@@ -109,7 +109,12 @@ class Judged:
 
 
 def train_until(
-    spec: ModelSpec, folder: Folder, start: datetime, until: datetime, progress: Progress | None = None
+    spec: ModelSpec,
+    folder: Folder,
+    start: datetime,
+    until: datetime,
+    known_until: datetime,
+    progress: Progress | None = None,
 ) -> Learnt:
     """Fit on what was received and mature before a moment; nothing is held back for a test.
 
@@ -117,19 +122,19 @@ def train_until(
     ----------
     folder
         Under a catalogue learnt before ``until``.
-    start
-        Of the log.
+    start, known_until
+        Of the log. A horizon that ends after ``known_until`` is not over, however late ``until`` is.
 
     Raises
     ------
     DatasetError
         When training refuses.
     """
-    rows = labelled_rows(spec, folder, start, until)
+    rows = labelled_rows(spec, folder, start, min(until, known_until))
     data = dataset(rows, folder.fold(rows.stored), folder.catalogue)
     fitted = fit(data, spec, with_test=False, progress=progress)
     bundle = package_fitted(fitted, folder.catalogue, "backtest", until)
-    return Learnt(until, fitted, bundle, data, fit_baselines(spec, data, fitted.split.train))
+    return Learnt(until, fitted, bundle, data, fit_baselines(spec, data, fitted.split.development))
 
 
 def ask(learnt: Learnt, folder: Folder, instants: Sequence[datetime], until: datetime, known_until: datetime) -> Origin:
@@ -217,12 +222,24 @@ def judge(origins: Sequence[Origin]) -> Judged:
     return Judged(
         ours=ours,
         predicted=float(told.probability.mean()),
-        trained_rate=float(np.concatenate([one.learnt.data.rows.label for one in origins]).mean()),
+        trained_rate=_rate_learnt(origins),
         rivals=tuple(rivals),
         slices=tuple(told.part(name, mask, best.name) for name, mask in told.slices.items()),
         by_age=tuple(told.part(name, mask, best.name) for name, mask in _by_age(told.age_days)),
         unknown=sum(len(one.asked) for one in origins) - len(told.label),
     )
+
+
+def _rate_learnt(origins: Sequence[Origin]) -> float:
+    """Share of positives a model learnt from, each origin counting as much as it was asked. Leads that are not finished count
+    as much as they have told.
+    """
+    rates = []
+    for one in origins:
+        rows = one.learnt.data.rows
+        told = len(rows) if rows.offset is None else float(np.exp(rows.offset).sum())
+        rates.append(float(rows.label.sum()) / told)
+    return float(np.average(rates, weights=[len(one.asked) for one in origins]))
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,8 @@ class Rows:
     event_id: pa.Array | None = None
     slot: npt.NDArray[np.int64] | None = None
     """For sends: the id and the local hour of week."""
+    campaign: npt.NDArray[np.int64] | None = None
+    """For sends: a number per campaign; those of none share one."""
     offset: npt.NDArray[np.float64] | None = None
     """Added to the log-odds of the label while learning, never while scoring: see ``training.censoring``."""
     horizon: timedelta | None = None
@@ -80,6 +82,7 @@ class Rows:
             self.label[positions],
             None if self.event_id is None else self.event_id.take(pa.array(positions)),
             None if self.slot is None else self.slot[positions],
+            None if self.campaign is None else self.campaign[positions],
             None if self.offset is None else self.offset[positions],
             self.horizon,
         )
@@ -307,7 +310,8 @@ def _send_rows(spec: ModelSpec, folder: Folder, after: datetime, known_until: da
     """One row per send; the state is the one materialized at the midnight before it."""
     found = sends(folder, spec.response, spec.horizon, after, known_until)
     midnight = np.floor(found.sent_at / MICROSECONDS_PER_DAY) * MICROSECONDS_PER_DAY
-    return Rows(found.subscriber_id, found.sent_at, midnight, found.label, found.event_id, found.hour_of_week)
+    campaign = found.campaign_id.fill_null("").dictionary_encode().indices.to_numpy().astype(np.int64)
+    return Rows(found.subscriber_id, found.sent_at, midnight, found.label, found.event_id, found.hour_of_week, campaign)
 
 
 def _sends(spec: ModelSpec, folder: Folder, start: datetime, known_until: datetime) -> Rows:

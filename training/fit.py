@@ -231,9 +231,9 @@ def _some(features: Features, rows: Positions) -> Features:
 
 
 def _judge(data: Dataset, spec: ModelSpec, cut: Split, probability: Array) -> Judgement:
-    label, people = data.rows.label[cut.test], data.rows.people[cut.test]
+    label, people, learnt = data.rows.label[cut.test], data.rows.people[cut.test], cut.development
     values = data.features.column(spec.baseline)
-    simplest = fit_baseline(values[cut.train], data.rows.label[cut.train])(values[cut.test])
+    simplest = fit_baseline(values[learnt], data.rows.label[learnt])(values[cut.test])
     ours = probability[cut.test]
     return Judgement(
         ours=evaluate(ours, label, people),

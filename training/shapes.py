@@ -20,6 +20,7 @@ from training.splits import Positions
 
 SLOPE_PRIOR = (1.0, 0.5)
 """Mean and standard deviation of the belief about the shapes' slopes before the sends are seen."""
+STAMPED_SHARE = 0.9
 CHUNK_ROWS = 20_000
 MOST_STEPS, SMALLEST_STEP, CONVERGED = 50, 1e-6, 1e-8
 
@@ -27,21 +28,61 @@ Array = npt.NDArray[np.float64]
 
 
 def learn_shapes(data: Dataset, rows: Positions) -> Timing:
-    """Shapes from each training subscriber's latest state, slopes from the training sends."""
-    timing = learn_timing(latest_states(data, rows))
-    pool, person = _shapes(data, timing)
-    rate = np.clip(data.features.column("open_rate_ever"), 0.005, 0.995)
-    design = np.column_stack([np.ones(len(rate)), np.log(rate / (1 - rate)), pool, person])[rows]
-    means, spreads = np.array([0.0, 1.0, SLOPE_PRIOR[0], SLOPE_PRIOR[0]]), np.array([9.0, 9.0, *[SLOPE_PRIOR[1]] * 2])
-    slope, error = logistic_posterior(design, data.rows.label[rows], means, spreads)
+    """Shapes from each training subscriber's latest state, slopes from the training sends.
+
+    Slopes are fitted within campaigns: that one campaign was sent at another hour and answered more says nothing of hours.
+    Weighed on Activate Good, where each goes to everybody at once: a slope fitted between campaigns is 1.9 and takes the AUC
+    of later opens from .886 to .854.
+    """
+    states = latest_states(data, rows)
+    timing = learn_timing(states)
+    if stamped_with_sends(states):
+        return replace(timing, pool_weight=0.0, person_weight=0.0, pool_weight_error=0.0, person_weight_error=0.0)
+    label, campaign = data.rows.label[rows], _campaigns(data)[rows]
+    pool, person = (_within(hours[rows], campaign) for hours in _shapes(data, timing))
+    rate = data.features.column("open_rate_ever")[rows]
+    answered = (np.bincount(campaign, label) + 1) / (np.bincount(campaign) + 2)
+    design = np.column_stack([np.ones(len(rows)), _logit(rate), _logit(answered[campaign]), pool, person])
+    means = np.array([0.0, 1.0, 1.0, SLOPE_PRIOR[0], SLOPE_PRIOR[0]])
+    slope, error = logistic_posterior(design, label, means, np.array([9.0, 9.0, 9.0, *[SLOPE_PRIOR[1]] * 2]))
     # A negative slope would send people to their worst hour: the shape is then worth nothing.
     return replace(
         timing,
-        pool_weight=max(float(slope[2]), 0.0),
-        person_weight=max(float(slope[3]), 0.0),
-        pool_weight_error=float(error[2]),
-        person_weight_error=float(error[3]),
+        pool_weight=max(float(slope[3]), 0.0),
+        person_weight=max(float(slope[4]), 0.0),
+        pool_weight_error=float(error[3]),
+        person_weight_error=float(error[4]),
     )
+
+
+def stamped_with_sends(states: States) -> bool:
+    """Whether answers bear the hours of the sends: then they tell when mail went out, and nothing of when people look.
+
+    So it is where an export knows that a mail was opened but not when. Real answers come hours later, too: on a simulated list
+    four in ten come in an hour of the week in which the person was ever sent something.
+    """
+    sent, answered = (states[name].astype(np.float64) for name in ("sent_by_hour", "response_by_hour"))
+    at_sends = float((answered * (sent > 0)).sum()) / max(float(answered.sum()), 1.0)
+    covered = float((answered.sum(axis=1) * (sent > 0).mean(axis=1)).sum()) / max(float(answered.sum()), 1.0)
+    return at_sends > STAMPED_SHARE and covered < 1 - STAMPED_SHARE
+
+
+def _campaigns(data: Dataset) -> Positions:
+    campaign = data.rows.campaign
+    if campaign is None:
+        raise TypeError("send-time rows carry their campaign")
+    return campaign
+
+
+def _within(values: Array, campaign: Positions) -> Array:
+    """Departures from each campaign's mean."""
+    means = np.bincount(campaign, values) / np.maximum(np.bincount(campaign), 1)
+    return np.asarray(values - means[campaign])
+
+
+def _logit(rate: Array) -> Array:
+    held = np.clip(rate, 0.005, 0.995)
+    return np.asarray(np.log(held / (1 - held)))
 
 
 def latest_states(data: Dataset, rows: Positions) -> States:

@@ -33,9 +33,9 @@ def unseen_people(task: Task, directory: Path, narrator: Narrator) -> Judged:
         about = about_files(directory / "events.parquet")
         seen, unseen = (_part(directory, Path(place), held_out) for held_out in (False, True))
         folder = folder_of(seen, asked.train_until, about)
-        learnt = train_until(asked.spec, folder, seen.start(), asked.train_until)
-        others = Folder(unseen.connect(), folder.catalogue)
         known_until = unseen.end() + JUST_AFTER
+        learnt = train_until(asked.spec, folder, seen.start(), asked.train_until, known_until)
+        others = Folder(unseen.connect(), folder.catalogue)
         return judge([ask(learnt, others, asked.test_as_of, known_until, known_until)])
 
 

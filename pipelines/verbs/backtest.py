@@ -73,6 +73,7 @@ def command(
 def summary(found: Backtest, out: Path) -> str:
     """What came out, in a few lines."""
     words: list[str] = []
+    week = ", send_time.parquet" if found.plan.spec.as_of_policy == "sent" else ""
     if found.hours is not None:
         later, base = found.hours.ours, found.hours.baseline
         words.append(
@@ -86,7 +87,9 @@ def summary(found: Backtest, out: Path) -> str:
             f"AUC {ours.auc.value:.3f} ({ours.auc.low:.3f} to {ours.auc.high:.3f}), log loss {ours.log_loss.value:.3f}, "
             f"calibration error {ours.expected_calibration_error.value:.3f}.",
         ]
-    return "\n".join([*(words or [UNJUDGED]), f"Written to {out}: report.html, report.json, predictions.parquet."])
+    return "\n".join(
+        [*(words or [UNJUDGED]), f"Written to {out}: report.html, report.json, predictions.parquet{week}."]
+    )
 
 
 Word = TypeVar("Word", bound=str)

@@ -139,3 +139,42 @@ def test_moments_too_late_to_judge_are_scored_and_said_so(small_list: Path, tmp_
 def test_a_place_that_cannot_be_written_is_named(small_list: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     refused(asked("send_time", small_list, tmp_path / "file" / "out"), "could not be written")
+
+
+ORDERS = Path(__file__).parent.parent.parent / "examples" / "online_retail"
+
+
+def hours_of(events: pa.Table, place: Path) -> pa.Table:
+    place.mkdir()
+    pq.write_table(events, place / "events.parquet")
+    files = ["--events", place / "events.parquet", "--subscribers", ORDERS / "subscribers.parquet"]
+    said = inbox("backtest", "send_time", *files, "--train-until", "2010-06-01", "--out", place / "out")
+    assert said.code == 0, said.err
+    assert "knows no sends" in said.out
+    assert pq.read_table(place / "out" / "predictions.parquet").num_rows == 0
+    return pq.read_table(place / "out" / "send_time.parquet")
+
+
+def test_without_sends_the_hours_of_later_activity_change_nobodys_week(tmp_path: Path) -> None:
+    events = pq.read_table(ORDERS / "events.parquet")
+    until = pa.scalar(datetime.fromisoformat("2010-06-01T00:00:00+00:00"), pa.timestamp("us", "UTC"))
+    earlier = events.filter(pc.less(events["received_at"], until))
+    assert hours_of(events, tmp_path / "whole").equals(hours_of(earlier, tmp_path / "cut"))
+
+
+def test_who_came_after_the_last_event_is_scored_too(small_list: Path, tmp_path: Path) -> None:
+    events = pq.read_table(small_list / "events.parquet")
+    cut = pa.scalar(datetime.fromisoformat("2025-08-01T00:00:00+00:00"), pa.timestamp("us", "UTC"))
+    pq.write_table(events.filter(pc.less(events["received_at"], cut)), tmp_path / "events.parquet")
+    files = ["--events", tmp_path / "events.parquet", "--subscribers", small_list / "subscribers.parquet"]
+    said = inbox("backtest", "lead_score", *files, "--train-until", UNTIL, "--out", tmp_path / "out", "--horizon", "7d")
+    assert said.code == 0, said.err
+    subscribers = pq.read_table(small_list / "subscribers.parquet")
+    later = [at for at in subscribers["created_at"].to_pylist() if at.isoformat() >= UNTIL]
+    assert pq.read_table(tmp_path / "out" / "predictions.parquet").num_rows == len(later)
+
+
+def test_a_moment_before_the_log_is_refused(small_list: Path, tmp_path: Path) -> None:
+    files = [f"--{name}={small_list / name}.parquet" for name in ("events", "subscribers")]
+    said = inbox("backtest", "send_time", *files, "--train-until", "2020-01-01", "--out", tmp_path / "out")
+    refused(said, "nothing was known before")

@@ -45,7 +45,7 @@ def end_of(home: Home) -> datetime:
 
 def asked(home: Home, spec: ModelSpec = CHURN, instants: tuple[datetime, ...] = (UNTIL, LATER)) -> Origin:
     folder, until = folder_at(home, UNTIL), end_of(home)
-    return ask(train_until(spec, folder, EventLog(home).start(), UNTIL), folder, instants, until, until)
+    return ask(train_until(spec, folder, EventLog(home).start(), UNTIL, until), folder, instants, until, until)
 
 
 def states_at(home: Home, ids: list[str]) -> States:
@@ -54,7 +54,7 @@ def states_at(home: Home, ids: list[str]) -> States:
 
 def cut_off(home: Home) -> Origin:
     folder = folder_at(home, UNTIL)
-    return ask(train_until(CHURN, folder, EventLog(home).start(), UNTIL), folder, [UNTIL], UNTIL + DAY, UNTIL)
+    return ask(train_until(CHURN, folder, EventLog(home).start(), UNTIL, UNTIL), folder, [UNTIL], UNTIL + DAY, UNTIL)
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +161,10 @@ def test_stretches_follow_each_other_without_gap() -> None:
         (UNTIL + 8 * DAY, LATER),
     ]
     assert stretches(UNTIL, UNTIL + 8 * DAY, 4 * DAY)[-1] == (UNTIL + 4 * DAY, UNTIL + 8 * DAY)
+
+
+def test_a_horizon_that_the_log_does_not_reach_is_not_over_however_late_one_trains(small_home: Home) -> None:
+    end = end_of(small_home)
+    late = end + 90 * DAY
+    learnt = train_until(CHURN, folder_at(small_home, late), EventLog(small_home).start(), late, end)
+    assert learnt.data.rows.as_of.max() + 30 * 86_400e6 <= microseconds(end)

@@ -11,7 +11,7 @@ from features.state import identity
 from models.timing import shape
 from tests.features.logs import CATALOGUE
 from training.dataset import Dataset, Rows, dataset
-from training.shapes import latest_states, learn_shapes, logistic_posterior, offsets
+from training.shapes import latest_states, learn_shapes, logistic_posterior, offsets, stamped_with_sends
 
 PEOPLE, SENDS = 200, 12
 
@@ -30,9 +30,8 @@ def made(turned: bool = False) -> Dataset:
     near = np.abs((slot % 24 - peak + 12) % 24 - 12) <= 3
     label = (rng.random(len(who)) < np.where(near != turned, 0.6, 0.2)).astype(np.float64)
     as_of = 1.7e15 + np.arange(len(who)) * 3.6e9
-    rows = Rows(
-        pa.array([f"s{i}" for i in who]), as_of, as_of, label, pa.array([f"e{i}" for i in range(len(who))]), slot
-    )
+    ids, events = (pa.array([f"{kind}{i}" for i in numbers]) for kind, numbers in (("s", who), ("e", range(len(who)))))
+    rows = Rows(ids, as_of, as_of, label, events, slot, np.arange(len(who)) // PEOPLE)
     return dataset(rows, states, CATALOGUE)
 
 
@@ -51,6 +50,29 @@ def test_sends_in_a_persons_hours_are_worth_more() -> None:
 def test_nobody_is_sent_to_their_worst_hour() -> None:
     data = made(turned=True)
     assert learn_shapes(data, np.arange(len(data.rows))).person_weight == 0
+
+
+def test_that_one_campaign_was_answered_more_says_nothing_of_its_hour() -> None:
+    data = made()
+    slot, campaign = data.rows.slot, data.rows.campaign
+    assert slot is not None and campaign is not None
+    # Each goes to everybody at once, by turns in the morning and in the night; those of the morning are simply better.
+    slot[:] = np.where(campaign % 2 == 0, 8, 3)
+    data.rows.label[:] = np.random.default_rng(4).random(len(slot)) < np.where(campaign % 2 == 0, 0.7, 0.1)
+    assert learn_shapes(data, np.arange(len(slot))).pool_weight == pytest.approx(1.0, abs=0.1)
+
+
+def test_answers_stamped_with_the_hour_of_the_send_tell_of_no_hour() -> None:
+    data = made()
+    data.states["visit_by_hour"] = 0
+    data.states["sent_by_hour"] = 0
+    data.states["sent_by_hour"][:, 9:60:24] = 4 * HOUR_UNITS
+    data.states["response_by_hour"][:, 9:60:24] = HOUR_UNITS
+    assert stamped_with_sends(data.states)
+    timing = learn_shapes(data, np.arange(len(data.rows)))
+    assert (timing.pool_weight, timing.person_weight) == (0, 0)
+    data.states["response_by_hour"][:, 11:60:24] = HOUR_UNITS
+    assert not stamped_with_sends(data.states)
 
 
 def test_shapes_read_the_last_state_of_each_person_among_the_rows() -> None:
