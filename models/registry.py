@@ -15,7 +15,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
@@ -46,6 +46,9 @@ PARENT_TAG = "mlflow.parentRunId"
 
 _COMPLETE_TAG = "complete"
 """Set on a version as the very last step of registering it."""
+_TOLD = ("promoted_at", "by", "reason", "verdict", "replaced", "action")
+"""Of a promotion, in the version's tags."""
+_LOG = logging.getLogger(__name__)
 _BUNDLE = "bundle"
 _BATCH = 100
 """Most parameters MLflow takes at once; it takes 1,000 metrics."""
@@ -331,7 +334,7 @@ class Registry:
             ``promote`` or ``rollback``: how the record calls it.
         publish
             Called under the same lock once the champion has changed, so that of two changes the later one is also the one
-            published last.
+            published last. When it raises, the champion is the one from before, and its error is passed on.
 
         Raises
         ------
@@ -340,38 +343,110 @@ class Registry:
         UnknownVersion
             When there is no such version.
         """
-        with _our_errors("promote"), self._locked():
-            self.resolve(model, version)
-            aliases = self._aliases(model)
+        with self._locked():
+            before = self.resolve(model, version)
+            aliases = self._aliases_now(model)
             champion = aliases.get(CHAMPION)
             if champion != expected:
                 raise PromotionConflict(model, expected or "none", champion or "none")
             now = datetime.now(UTC).isoformat(timespec="milliseconds")
             promotion = Promotion(model, version, champion, now, by, reason, verdict, action)
-            self._make_champion(promotion)
-            if aliases.get(CHALLENGER) == version:
-                self._client.delete_registered_model_alias(model, CHALLENGER)
-            if publish is not None:
-                publish()
+            self._record_unrecorded(model)
+            with self._all_or_nothing(before, champion):
+                self._make_champion(promotion)
+                if publish is not None:
+                    publish()
+            with _our_errors("record the promotion"):
+                if aliases.get(CHALLENGER) == version:
+                    self._client.delete_registered_model_alias(model, CHALLENGER)
+                self._append(promotion)
         return promotion
 
     def promotions(self, model: str) -> list[Promotion]:
-        """All promotions recorded here, oldest first."""
-        if not self._promotions.exists():
-            return []
-        lines = self._promotions.read_bytes().splitlines()
-        return [found for found in (Promotion(**orjson.loads(line)) for line in lines) if found.model == model]
+        """All promotions recorded here, oldest first, and the last one too if it was killed before it was recorded.
+
+        A line that cannot be read, such as one that a full disk cut off, is skipped with a warning in the log.
+        """
+        recorded = self._recorded(model)
+        unrecorded = self._unrecorded(model, recorded)
+        return recorded if unrecorded is None else [*recorded, unrecorded]
+
+    def _recorded(self, model: str) -> list[Promotion]:
+        with _our_errors("read the promotions"):
+            lines = self._promotions.read_bytes().splitlines() if self._promotions.exists() else []
+        found = []
+        for number, line in enumerate(lines, 1):
+            try:
+                found.append(Promotion(**orjson.loads(line)))
+            except (ValueError, TypeError):
+                _LOG.warning("%s: line %d cannot be read and is skipped.", self._promotions, number)
+        return [one for one in found if one.model == model]
+
+    def _unrecorded(self, model: str, recorded: Sequence[Promotion]) -> Promotion | None:
+        """The champion's promotion as its tags tell it, if the log does not: tags come before the alias, the log after."""
+        try:
+            champion = self.resolve(model, CHAMPION)
+        except UnknownVersion:
+            return None
+        told = {name: champion.tags.get(f"promotion.{name}", "") for name in _TOLD}
+        known = {(one.version, one.promoted_at) for one in recorded}
+        if not told["promoted_at"] or (champion.version, told["promoted_at"]) in known:
+            return None
+        replaced = None if told["replaced"] == _json(None) else told["replaced"]
+        action = told["action"] or PROMOTE
+        verdict = _read_object(told["verdict"])
+        return Promotion(
+            model, champion.version, replaced, told["promoted_at"], told["by"], told["reason"], verdict, action
+        )
+
+    def _record_unrecorded(self, model: str) -> None:
+        unrecorded = self._unrecorded(model, self._recorded(model))
+        if unrecorded is not None:
+            with _our_errors("record a promotion that was killed"):
+                self._append(unrecorded)
+
+    @contextmanager
+    def _all_or_nothing(self, before: Version, champion: str | None) -> Iterator[None]:
+        """Put the champion and the version's tags back when the block raises."""
+        done = False
+        try:
+            yield
+            done = True
+        finally:
+            if not done:
+                with _our_errors("take a promotion back"):
+                    self._restore(before, champion)
+
+    def _restore(self, before: Version, champion: str | None) -> None:
+        if champion is not None:
+            self._client.set_registered_model_alias(before.model, CHAMPION, champion)
+        elif CHAMPION in self._aliases(before.model):
+            self._client.delete_registered_model_alias(before.model, CHAMPION)
+        for name in (f"promotion.{told}" for told in _TOLD):
+            if name in before.tags:
+                self._client.set_model_version_tag(before.model, before.version, name, before.tags[name])
+            else:
+                self._client.delete_model_version_tag(before.model, before.version, name)
 
     def _make_champion(self, promotion: Promotion) -> None:
         record = asdict(promotion)
-        for name in ("promoted_at", "by", "reason", "verdict", "replaced", "action"):
-            text = record[name] if isinstance(record[name], str) else _json(record[name])
-            self._client.set_model_version_tag(promotion.model, promotion.version, f"promotion.{name}", text)
-        self._client.set_registered_model_alias(promotion.model, CHAMPION, promotion.version)
+        with _our_errors("promote"):
+            for name in _TOLD:
+                text = record[name] if isinstance(record[name], str) else _json(record[name])
+                self._client.set_model_version_tag(promotion.model, promotion.version, f"promotion.{name}", text)
+            self._client.set_registered_model_alias(promotion.model, CHAMPION, promotion.version)
+
+    def _append(self, promotion: Promotion) -> None:
+        """On a line of its own, even below one that was cut off."""
+        whole = not self._promotions.exists() or self._promotions.read_bytes()[-1:] in (b"", b"\n")
         with self._promotions.open("ab") as log:
-            log.write(_json(record).encode() + b"\n")
+            log.write((b"" if whole else b"\n") + _json(asdict(promotion)).encode() + b"\n")
             log.flush()
             os.fsync(log.fileno())
+
+    def _aliases_now(self, model: str) -> dict[str, str]:
+        with _our_errors("look up the champion"):
+            return self._aliases(model)
 
     def _experiment(self, model: str) -> str:
         found = self._client.get_experiment_by_name(model)
@@ -411,8 +486,10 @@ class Registry:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with (self._artifacts.parent / "registry.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with ExitStack() as held:
+            with _our_errors("take the lock"):
+                lock = held.enter_context((self._artifacts.parent / "registry.lock").open("a"))
+                fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
 
@@ -463,6 +540,15 @@ def _our_errors(action: str) -> Iterator[None]:
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RegistryFailed(action, first_line[:300].rstrip(".")) from error
+
+
+def _read_object(text: str) -> dict[str, Any]:
+    """Empty where the text is no JSON object."""
+    try:
+        found = orjson.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _now_ms() -> int:

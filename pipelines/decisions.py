@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.clock import MICROSECONDS_PER_HOUR, hour_of_week, instant
+from features.clock import MICROSECONDS_PER_HOUR, hour_of_week, instant, microseconds
 from features.fold import Folder
 from models.send_time import EXPLORE_SHARE, HOLDOUT_SHARE
 from models.spec import ModelSpec
@@ -100,6 +100,8 @@ class Carried:
     sent_at: Array
     outcome: Array
     """NaN while the response window is not over."""
+    decision: npt.NDArray[np.int64]
+    """Position of the decision among those it was found among."""
 
     def __len__(self) -> int:
         return len(self.outcome)
@@ -149,6 +151,7 @@ def carried_out(decisions: pa.Table, folder: Folder, spec: ModelSpec, known_unti
         default_send_at=numbers(chosen, "default_send_at"),
         sent_at=found.sent_at[send],
         outcome=found.label[send],
+        decision=pairs["decision"].to_numpy(),
     )
 
 
@@ -256,12 +259,22 @@ def _past_rate(known: Carried, folder: Folder, spec: ModelSpec) -> Array:
 
 def _followed(decisions: pa.Table, carried: Carried, end: datetime) -> tuple[Followed, ...]:
     """A renderer may ask several times about one message, and gets the same arm each time: it counts once."""
-    due = decisions.filter(
-        pc.less_equal(decisions["send_at"], pa.scalar(end - FOLLOWED_WITHIN, pa.timestamp("us", "UTC")))
-    )
-    once = due.group_by(["subscriber_id", "campaign_id"]).aggregate([("arm", "min")])
-    arms = np.array(once["arm_min"].to_pylist(), dtype=np.str_)
-    return tuple(Followed(arm, int((arms == arm).sum()), int((carried.arm == arm).sum())) for arm in ARMS)
+    message = _messages(decisions)
+    due = np.flatnonzero(numbers(decisions, "send_at") <= microseconds(end - FOLLOWED_WITHIN))
+    once = due[np.unique(message[due], return_index=True)[1]]
+    arms = np.array(decisions["arm"].to_pylist(), dtype=np.str_)[once]
+    sent = np.isin(message[once], message[carried.decision])
+    return tuple(Followed(arm, int((arms == arm).sum()), int(sent[arms == arm].sum())) for arm in ARMS)
+
+
+def _messages(decisions: pa.Table) -> npt.NDArray[np.int64]:
+    """A number per decision, the same for decisions about one message: without a campaign, for one moment."""
+    nameless = pc.is_null(decisions["campaign_id"])
+    moment = pc.if_else(nameless, decisions["send_at"], pa.scalar(None, decisions["send_at"].type))
+    columns = (decisions["subscriber_id"], decisions["campaign_id"], moment)
+    codes = [one.combine_chunks().dictionary_encode(null_encoding="encode").indices.to_numpy() for one in columns]
+    whole = np.stack(codes, axis=1).astype(np.int64)
+    return np.asarray(np.unique(whole, axis=0, return_inverse=True)[1], dtype=np.int64).ravel()
 
 
 def _weekday(known: Carried) -> npt.NDArray[np.int64]:

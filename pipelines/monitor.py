@@ -57,6 +57,8 @@ is less."""
 LEAST_CASES = 20.0
 """Of the rarer outcome, foretold or observed."""
 PERSONAL = ("ok", "stale", "partial")
+LEAST_FRESH = 0.5
+"""Of the last week's answers to people who consent, as many rest on fresh data of their own."""
 
 WISHED = pa.schema([pa.field("exploit_probability", pa.float64()), pa.field("default_probability", pa.float64())])
 """Read where the log has them: what the model said of the moments it did not choose."""
@@ -407,7 +409,9 @@ def _drift(watch: _Watch, spec: ModelSpec, bundle: Bundle | None, found: _Found,
     if bundle is None or not len(now):
         return drift
     try:
-        then = labelled_rows(spec, watch.folder, watch.start, instant(float(ours.as_of.min())))
+        # The service may have answered after the last event was taken in.
+        until = min(instant(float(ours.as_of.min())), watch.known_until)
+        then = labelled_rows(spec, watch.folder, watch.start, until)
     except DatasetError:
         # The log begins when the service did: nothing from before is known.
         return drift
@@ -489,7 +493,22 @@ def _alarms(seen: Watched) -> list[str]:
         )
     if seen.experiment is not None and seen.experiment.surely_worse:
         words.append("sending at the decided moments is answered less than sending at the default, beyond doubt")
-    return words
+    return [*words, *_not_fresh(seen.recent_statuses)]
+
+
+def _not_fresh(statuses: Mapping[str, float]) -> list[str]:
+    """A service whose store is empty or old answers all the same, and says so only here."""
+    asked = 1 - statuses.get("no_consent", 0.0)
+    fresh = statuses.get("ok", 0.0)
+    if asked <= 1e-9 or fresh >= LEAST_FRESH * asked:
+        return []
+    rest = ", ".join(
+        f"{share / asked:.0%} {name}" for name, share in statuses.items() if name not in ("ok", "no_consent")
+    )
+    return [
+        f"only {fresh / asked:.0%} of the last week's answers were personal and fresh ({rest}): fill the store with "
+        "`inbox materialize`, and see with `inbox doctor` what is missing"
+    ]
 
 
 def calibration_gone(outcomes: Outcomes) -> bool:

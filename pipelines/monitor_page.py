@@ -86,11 +86,22 @@ def _short_section(found: Monitored) -> Html:
     needs = "These need a person:" if alarms else "Nothing here needs a person."
     rows = [row(seen) for seen in found.watched]
     silent = f"Never asked: {', '.join(found.silent)}." if found.silent else ""
-    parts = [paragraph(needs), *([bullets(alarms)] if alarms else []), table(COLUMNS, rows, "Models in service")]
+    parts = [
+        paragraph(needs),
+        *([bullets(alarms)] if alarms else []),
+        table(COLUMNS, rows, "Models in service"),
+        paragraph(LEGEND),
+    ]
     return section("In short", *parts, *([paragraph(silent)] if silent else []))
 
 
 COLUMNS = ("model", "version", "predictions", "fresh", "scores", "outcomes", "AUC", "promised", "calibration error", "")
+
+
+LEGEND = (
+    "look: something named above needs a person; fine: nothing was found that does. fresh: the share of the last week's "
+    "answers that rest on the person's own, recent data."
+)
 
 
 def row(seen: Watched) -> tuple[str, ...]:
@@ -181,10 +192,17 @@ def _quality_charts(seen: Watched, outcomes: Outcomes) -> Iterator[Html]:
         yield _drawn(calibration_chart(outcomes.ours.calibration, outcomes.probability, outcome))
         yield _drawn(score_chart(outcomes.probability, outcomes.label, outcome))
     if len(outcomes.weeks) > 1:
-        names = [f"{one.begins:%Y-%m-%d}" for one in outcomes.weeks]
-        yield _drawn(
-            rivals_chart(names, [one.ours.auc for one in outcomes.weeks], "AUC, more is better", "Ranking by week")
+        yield _ranking(outcomes.weeks)
+
+
+def _ranking(weeks: Sequence[Week]) -> Html:
+    ranked = [one for one in weeks if np.isfinite(one.ours.auc.value)]
+    if not ranked:
+        return paragraph(
+            "No chart of the ranking by week: in each week all outcomes were the same, so there is none to rank."
         )
+    names, values = [f"{one.begins:%Y-%m-%d}" for one in ranked], [one.ours.auc for one in ranked]
+    return _drawn(rivals_chart(names, values, "AUC, more is better", "Ranking by week"))
 
 
 def _week(one: Week) -> tuple[str, ...]:
@@ -214,7 +232,8 @@ def _drift(drift: Drift) -> Iterator[Html]:
     rows += [(one.name, _number(one.shift.psi), _number(one.shift.by_chance), one.shift.word) for one in drift.features]
     yield paragraph(
         "Population stability index of the last week's predictions: below 0.1 is steady, from 0.25 on shifted. Features are "
-        "held against what could be learnt from when the version was first used; those of age and count grow by themselves."
+        "held against what could be learnt from when the version was first used; those of age and count grow by themselves. "
+        "By chance below: without any change the index would stay below this; above it, more than chance moved."
     )
     yield table(("", "PSI", "by chance below", ""), rows, _compared(drift))
     if drift.base_rate is not None:

@@ -87,7 +87,7 @@ def header(title: str, simulated: bool) -> Html:
         words = "Simulated data. A program made these people and what they did; none of them exists."
         banner = tag("p", tag("strong", text(words)), class_="banner simulated")
     else:
-        banner = tag("p", text("Real data: what is said here is about the people on this list."), class_="banner real")
+        banner = tag("p", text("Taken as real data: nothing says that this list is simulated."), class_="banner real")
     return tag("header", tag("h1", text(title)), banner)
 
 
@@ -129,10 +129,12 @@ dd { margin: 0; font-weight: 600; overflow-wrap: anywhere; }
 .worse { background: #fadbd3; color: #6b1d0f; }
 .beside { display: grid; gap: .5rem 2rem; align-items: center; }
 .beside { grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); }
-figure { margin: .5rem 0; }
+figure { margin: .5rem 0; overflow-x: auto; }
 img { display: block; max-width: 100%; height: auto; }
+figure img { width: 100%; min-width: 34rem; max-width: 52rem; }
+.beside img { width: auto; min-width: 0; max-width: 100%; }
 .scroll { overflow-x: auto; margin: .6rem 0 1.2rem; }
-.wide img { max-width: none; }
+.wide img { width: auto; min-width: 0; max-width: none; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding-bottom: .3rem; }
 th, td { text-align: right; padding: .4rem .6rem; border-bottom: 1px solid #e6eaf0; vertical-align: top; }

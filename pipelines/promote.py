@@ -11,20 +11,34 @@ seconds count.
 from __future__ import annotations
 
 import getpass
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from features.errors import BundleCorrupt, NeverTrained, PromotionRefused, RollbackRefused, UnknownVersion
+from features.errors import BundleCorrupt, ModelError, NeverTrained, PromotionRefused, RollbackRefused, UnknownVersion
 from features.home import Home
-from models.bundle import Bundle, bundle_key, load, publish
+from models.bundle import Bundle, bundle_key, current, load, publish
 from models.registry import CHALLENGER, CHAMPION, PROMOTE, ROLLBACK, Promotion, Registry, Version
-from training.verdict import Verdict
+from training.verdict import Gate, Verdict
 
 VERDICT_TAG = "verdict"
 """On a version: the verdict as JSON."""
+
+
+class PublishFailed(ModelError):
+    """The disk would not take a bundle; nothing changed."""
+
+    code = "publish_failed"
+
+    def __init__(self, model: str, version: str, path: Path, reason: str) -> None:
+        self.model, self.version, self.path = model, version, path
+        super().__init__(
+            f"{model} version {version} could not be written to {path}: {reason}. What served before goes on serving; "
+            "make room there and try again."
+        )
 
 
 @dataclass(frozen=True)
@@ -48,7 +62,7 @@ def promote(home: Home, model: str, reference: str = CHALLENGER, reason: str = "
 
     Raises
     ------
-    NeverTrained, UnknownVersion, PromotionRefused, PromotionConflict, BundleCorrupt, RegistryFailed
+    NeverTrained, UnknownVersion, PromotionRefused, PromotionConflict, BundleCorrupt, PublishFailed, RegistryFailed
     """
     registry = open_registry(home)
     version = _asked(registry, model, reference)
@@ -61,13 +75,13 @@ def promote(home: Home, model: str, reference: str = CHALLENGER, reason: str = "
     with verified(home, registry, version) as bundle:
         if serves:
             # Twice is no error; a promotion that was killed before it published is finished here.
-            publish(home, model, version.version, bundle)
+            _publish(home, version, bundle)
             return Promoted(model, version.version, None)
         return _change(home, registry, version, champion, bundle, reason, evidence, PROMOTE)
 
 
 def rollback(home: Home, model: str, to: str | None = None, reason: str = "") -> Promoted:
-    """Make the version that served before the champion again.
+    """Make the version that served before the champion again. One that was killed before it published is finished instead.
 
     Parameters
     ----------
@@ -78,13 +92,18 @@ def rollback(home: Home, model: str, to: str | None = None, reason: str = "") ->
     ------
     RollbackRefused
         When nothing served before, or ``to`` never did.
-    UnknownVersion, PromotionConflict, BundleCorrupt, RegistryFailed
+    UnknownVersion, PromotionConflict, BundleCorrupt, PublishFailed, RegistryFailed
     """
     registry = open_registry(home)
     champion = champion_of(registry, model)
     if champion is None:
         raise RollbackRefused(model, "nothing serves")
-    target = _before(model, registry.promotions(model), champion.version, to)
+    changes = registry.promotions(model)
+    if to in (None, champion.version) and _is_unfinished(home, changes, champion):
+        with verified(home, registry, champion) as bundle:
+            _publish(home, champion, bundle)
+        return Promoted(model, champion.version, changes[-1].replaced)
+    target = _before(model, changes, champion.version, to)
     version = registry.resolve(model, target)
     evidence = {"passed": True, "doubt": "", "forced": False}
     with verified(home, registry, version) as bundle:
@@ -105,9 +124,17 @@ def champion_of(registry: Registry, model: str) -> Version | None:
 
 
 def verdict_of(version: Version) -> Verdict:
-    """What the gates said of a version; without gates when it was registered before there were any."""
+    """What the gates said of a version; without gates when it was registered before there were any.
+
+    A verdict that cannot be read is one that refuses.
+    """
     text = version.tags.get(VERDICT_TAG)
-    return Verdict(version.model, None, ()) if text is None else Verdict.from_json(text)
+    if text is None:
+        return Verdict(version.model, None, ())
+    try:
+        return Verdict.from_json(text)
+    except ValueError:
+        return Verdict(version.model, None, (Gate(VERDICT_TAG, False, "its record cannot be read"),))
 
 
 def served(promotions: Sequence[Promotion]) -> list[str]:
@@ -125,6 +152,17 @@ def served(promotions: Sequence[Promotion]) -> list[str]:
             del stack[stack.index(change.version) :]
         stack = [*(version for version in stack if version != change.version), change.version]
     return stack
+
+
+def _is_unfinished(home: Home, changes: Sequence[Promotion], champion: Version) -> bool:
+    """Whether the last change is a rollback to the champion that was never published."""
+    if not changes or (changes[-1].action, changes[-1].version) != (ROLLBACK, champion.version):
+        return False
+    try:
+        published = current(home, champion.model)
+    except BundleCorrupt:
+        return True
+    return published is None or published.name != champion.version
 
 
 def _before(model: str, promotions: Sequence[Promotion], champion: str, to: str | None) -> str:
@@ -214,10 +252,25 @@ def _change(
         version.model,
         version.version,
         expected=replaced,
-        by=getpass.getuser(),
+        by=_who(),
         reason=reason or f"{action} from the command line",
         verdict=evidence,
         action=action,
-        publish=lambda: publish(home, version.model, version.version, bundle),
+        publish=lambda: _publish(home, version, bundle),
     )
     return Promoted(version.model, version.version, replaced)
+
+
+def _publish(home: Home, version: Version, bundle: Path) -> None:
+    try:
+        publish(home, version.model, version.version, bundle)
+    except OSError as error:
+        raise PublishFailed(version.model, version.version, home.bundles, str(error)) from error
+
+
+def _who() -> str:
+    """The user's name; their number in a container that has none for it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

@@ -26,7 +26,7 @@ from models.registry import Registry, Version
 from models.spec import ModelSpec
 from pipelines.console import Narrator
 from pipelines.promote import champion_of, open_registry, promote, verdict_of
-from pipelines.train import KEY_TAG, Outcome, Recipe, alone, code_fingerprint, train_recipe
+from pipelines.train import KEY_TAG, Outcome, Recipe, alone, code_fingerprint, made, train_recipe
 from training.dataset import Dataset
 from training.tuning import Budget, Tuned, tune
 
@@ -145,19 +145,12 @@ class _Job:
         """What is there already: an end, a version that still has to be promoted or refused, or nothing."""
         key = self.key(model)
         entry = self.ledger.read().get(model)
-        if entry is not None and entry.key == key:
-            return entry
-        version = next((one for one in self.registry.versions(model) if one.tags.get(KEY_TAG) == key), None)
-        if version is None or self._judged_against_another(version):
-            return None
-        return version
-
-    def _judged_against_another(self, version: Version) -> bool:
-        """Whether somebody promoted since: the verdict is about a champion that no longer serves."""
-        if self._served(version):
-            return False
-        champion = champion_of(self.registry, version.model)
-        return verdict_of(version).champion != (None if champion is None else champion.version)
+        version = made(self.registry, model, key)
+        if entry is None or entry.key != key:
+            return version
+        # A refusal was about the champion of then: when another one serves, the candidate is judged anew.
+        outdated = entry.ending == Ending.REFUSED and entry.version is not None and version is None
+        return None if outdated else entry
 
     def _served(self, version: Version) -> bool:
         return version.version in {change.version for change in self.registry.promotions(version.model)}

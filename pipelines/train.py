@@ -36,12 +36,12 @@ from features.store import FeatureStore
 from features.vocabulary import learn
 from models import churn, lead_score, send_time
 from models.bundle import Bundle, bundle_key, write
-from models.registry import CHALLENGER, PARENT_TAG, Registry, Run
+from models.registry import CHALLENGER, PARENT_TAG, Registry, Run, Version
 from models.spec import ModelSpec
 from pipelines.about import about_home
 from pipelines.console import Narrator, Share
 from pipelines.judge import LEARNT_UNTIL_TAG, champion, judge, judge_hours, learnt_until
-from pipelines.promote import VERDICT_TAG, open_registry
+from pipelines.promote import VERDICT_TAG, champion_of, open_registry, verdict_of
 from training.dataset import Dataset, Rows, dataset, labelled_rows
 from training.fit import Fitted, fit
 from training.hours import FittedHours, fit_hours
@@ -178,8 +178,14 @@ def train_models(
     narrator: Narrator,
     horizons: Mapping[str, timedelta] | None = None,
     allowed: Sequence[str] = (),
+    repeat: bool = True,
 ) -> list[Outcome]:
     """Train, judge and register each asked model as the challenger. See ``train_recipe``.
+
+    Parameters
+    ----------
+    repeat
+        Train even what an equal version is there for; else that version is the outcome, without its fit.
 
     Raises
     ------
@@ -189,7 +195,30 @@ def train_models(
     recipe = Recipe(horizons or {}, tuple(allowed))
     recipe.refuse_unusable(home, models)
     with alone(home):
-        return train_recipe(home, models, narrator, recipe, lambda outcome: None)
+        known = {} if repeat else _known(home, models, recipe)
+        asked = [model for model in models if model not in known]
+        trained = train_recipe(home, asked, narrator, recipe, lambda outcome: None) if asked else []
+    outcomes = known | {outcome.spec.name: outcome for outcome in trained}
+    return [outcomes[model] for model in models]
+
+
+def _known(home: Home, models: Sequence[str], recipe: Recipe) -> dict[str, Outcome]:
+    registry, fingerprint = open_registry(home), EventLog(home).fingerprint()
+    found = {model: made(registry, model, recipe.key(home, model, fingerprint)) for model in models}
+    return {
+        model: Outcome(recipe.spec(home, model), version=version.version, verdict=verdict_of(version))
+        for model, version in found.items()
+        if version is not None
+    }
+
+
+def made(registry: Registry, model: str, key: str) -> Version | None:
+    """The newest version made from exactly this, unless it must be judged anew: it never served, and another champion does."""
+    version = next((one for one in registry.versions(model) if one.tags.get(KEY_TAG) == key), None)
+    if version is None or version.version in {change.version for change in registry.promotions(model)}:
+        return version
+    serving = champion_of(registry, model)
+    return version if verdict_of(version).champion == (None if serving is None else serving.version) else None
 
 
 @contextmanager

@@ -7,9 +7,10 @@ the list has no data for is absent rather than a constant.
 One feature becomes a probability by isotonic regression, so that it is compared by log loss and calibration and not by
 rank alone. Past rates are smoothed first: who opened one mail of one is not a better customer than who opened nine of
 ten. BG/NBD is taken as it is, since its answer is a probability already: that no purchase follows, which is churn where
-purchases are all that counts as engagement. It is fitted on each subscriber's latest state among the training rows:
-several states of one person would count the same purchases again. Those rows hold active people only, so it sees few who left;
-on Online Retail it ranks at .708 (AUC), fitted on everybody's state at the cutoff it would at .713.
+purchases are (nearly) all that counts as engagement; elsewhere it is absent (on an email list it ranked at .47). It is
+fitted on each subscriber's latest state among the training rows: several states of one person would count the same
+purchases again. Those rows hold active people only, so it sees few who left; on Online Retail it ranks at .708 (AUC),
+fitted on everybody's state at the cutoff it would at .713.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from features.contract import ENGAGEMENT_TYPES
 from features.derive import Features
 from features.state import MICROSECONDS_PER_DAY
 from models.silence import Silence, fit_silence
@@ -43,6 +45,8 @@ Scored = Callable[[Dataset], Floats]
 PRIOR_SENDS = 5.0
 """Everybody's rate counts as much as so many sends of one's own."""
 PRIOR_MONTHS = 3.0
+SHOPPING_SHARE = 0.9
+"""Of all engagement, purchases are at least this part where silence of purchases is churn."""
 PRIOR_ROWS = 20.0
 """Everybody's rate counts as much as so many rows of one category."""
 FREQUENT_SHARE = 0.01
@@ -287,10 +291,19 @@ def _rate_of(rates: Floats, codes: Floats) -> Floats:
 
 
 def _fit_purchases(data: Dataset, rows: Positions) -> Silence | None:
+    if not _only_buys(data, rows):
+        return None
     people = data.rows.people[rows]
     # Rows are in order of time: the first of each person from behind is the latest.
     latest = len(rows) - 1 - np.unique(people[::-1], return_index=True)[1]
     return fit_silence(*(part[rows[latest]] for part in _purchases(data)))
+
+
+def _only_buys(data: Dataset, rows: Positions) -> bool:
+    """Whether nothing was ever sent and purchases are nearly all the engagement there is."""
+    counts = {kind: float(data.states[f"{kind}_count"][rows].sum()) for kind in ("sent", *ENGAGEMENT_TYPES)}
+    engaged = sum(counts[kind] for kind in ENGAGEMENT_TYPES)
+    return counts["sent"] == 0 and 0 < SHOPPING_SHARE * engaged <= counts["purchase"]
 
 
 def _purchases(data: Dataset) -> tuple[Floats, Floats, Floats]:

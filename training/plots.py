@@ -34,6 +34,8 @@ SCORE_BINS = 40
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 HOURS = 24
 _NO_ROWS = "No rows to show"
+_FEW_TICKS = alt.Axis(tickCount=6)
+"""One at each hundredth of AUC would be crowded."""
 
 Chart = alt.LayerChart | alt.VConcatChart | alt.HConcatChart
 _AnyChart = TypeVar("_AnyChart", alt.LayerChart, alt.VConcatChart, alt.HConcatChart)
@@ -172,8 +174,10 @@ def rivals_chart(names: Sequence[str], values: Sequence[Interval], measure: str,
         y=alt.Y("who:N", sort=list(names), title=None, axis=alt.Axis(labelLimit=320)),
         color=alt.Color("ours:N", scale=alt.Scale(domain=[True, False], range=[BLUE, MUTED]), legend=None),
     )
-    rule = base.mark_rule(strokeWidth=2.5).encode(x=alt.X("low:Q", title=measure, scale=across), x2="high:Q")
-    point = base.mark_point(filled=True, size=90, opacity=1).encode(x=alt.X("value:Q", scale=across))
+    rule = base.mark_rule(strokeWidth=2.5).encode(
+        x=alt.X("low:Q", title=measure, scale=across, axis=_FEW_TICKS), x2="high:Q"
+    )
+    point = base.mark_point(filled=True, size=90, opacity=1).encode(x=alt.X("value:Q", scale=across, axis=_FEW_TICKS))
     text = base.mark_text(dy=-11, fontSize=11).encode(x="value:Q", text=alt.Text("value:Q", format=".3f"))
     layers = _layers(rule, point, text, width=WIDTH - 160, height=alt.Step(34))
     return _house(layers, head, "Points with 95 % intervals, whole subscribers resampled.")
@@ -194,8 +198,8 @@ def ageing_chart(names: Sequence[str], ours: Sequence[Interval], best: Sequence[
         xOffset=alt.XOffset("who:N", sort=[who for who, _ in sides]),
     )
     up = alt.Scale(zero=False)
-    rule = base.mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q", title="AUC", scale=up), y2="high:Q")
-    point = base.mark_point(filled=True, size=70, opacity=1).encode(y=alt.Y("value:Q", scale=up))
+    rule = base.mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q", title="AUC", scale=up, axis=_FEW_TICKS), y2="high:Q")
+    point = base.mark_point(filled=True, size=70, opacity=1).encode(y=alt.Y("value:Q", scale=up, axis=_FEW_TICKS))
     head = _ageing_words(names, ours)
     return _house(_layers(rule, point, width=WIDTH, height=HEIGHT - 60), head, "AUC with 95 % intervals.")
 

@@ -70,9 +70,18 @@ class Verdict:
 
     @staticmethod
     def from_json(text: bytes | str) -> Verdict:
-        """Numbers that did not exist come back as NaN."""
-        raw = orjson.loads(text)
-        return Verdict(raw["model"], raw["champion"], tuple(_gate(gate) for gate in raw["gates"]))
+        """Numbers that did not exist come back as NaN.
+
+        Raises
+        ------
+        ValueError
+            When the text is no verdict.
+        """
+        try:
+            raw = orjson.loads(text)
+            return Verdict(raw["model"], raw["champion"], tuple(_gate(gate) for gate in raw["gates"]))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"no verdict: {type(error).__name__} {error}") from error
 
 
 def _gate(raw: Mapping[str, Any]) -> Gate:

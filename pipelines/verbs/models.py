@@ -41,7 +41,9 @@ def command(
         _tell_history(narrator, registry, chosen)
     else:
         total = _tell_versions(narrator, registry, chosen)
-        narrator.say(f"{total} versions. Look closer: mlflow ui --backend-store-uri {place.tracking_uri}")
+        narrator.say(
+            f"{total} version{'' if total == 1 else 's'}. Look closer: mlflow ui --backend-store-uri {place.tracking_uri}"
+        )
 
 
 def _tell_versions(narrator: Narrator, registry: Registry, models: Sequence[str]) -> int:
@@ -71,7 +73,7 @@ def _tell_history(narrator: Narrator, registry: Registry, models: Sequence[str])
             row = (model, when, change.action + forced, change.version, change.replaced or "nothing", change.by)
             table.add_row(*row, escape(change.reason))
     narrator.console.print(table)
-    narrator.say(f"{table.row_count} changes of what serves.")
+    narrator.say(f"{table.row_count} change{'' if table.row_count == 1 else 's'} of what serves.")
 
 
 def _row(version: Version) -> list[str]:

@@ -26,6 +26,9 @@ HorizonOption = Annotated[
     list[str] | None,
     typer.Option("--horizon", help="Label horizon of a model, like `churn=90d` or `send_time=8d`. May be repeated."),
 ]
+AllowFeatureOption = Annotated[
+    list[str] | None, typer.Option(help="A feature that may tell the answer alone. May be repeated.")
+]
 HERE = Path()
 
 

@@ -36,6 +36,7 @@ def command(
             refused += 1
             narrator.say(f"  [yellow]{model}[/]: {error}")
         else:
-            narrator.say(f"  [bold]{model}[/] version {done.version} serves; before: {done.replaced or 'nothing else'}")
+            before = f"; before: version {done.replaced}" if done.replaced else ""
+            narrator.say(f"  [bold]{model}[/] version {done.version} serves{before}")
     narrator.say(f"Promoted {len(chosen_models(models)) - refused} of {len(chosen_models(models))} models.")
     raise typer.Exit(1 if refused else 0)

@@ -12,7 +12,16 @@ from features.home import Home
 from pipelines.console import Narrator
 from pipelines.retrain import RUNNING, Ending, Step, exit_code, retrain, tuned_recipe
 from pipelines.train import Recipe, TrainingRunning
-from pipelines.verbs.options import HERE, HomeOption, HorizonOption, ModelsArgument, chosen_models, home_at, horizons
+from pipelines.verbs.options import (
+    HERE,
+    AllowFeatureOption,
+    HomeOption,
+    HorizonOption,
+    ModelsArgument,
+    chosen_models,
+    home_at,
+    horizons,
+)
 from training.tuning import Budget
 
 COLOURS = {Ending.PROMOTED: "green", Ending.REFUSED: "yellow", Ending.UNTRAINABLE: "yellow"}
@@ -26,9 +35,7 @@ def command(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
     horizon: HorizonOption = None,
-    allow_feature: Annotated[
-        list[str] | None, typer.Option(help="A feature that may tell the answer alone. May be repeated.")
-    ] = None,
+    allow_feature: AllowFeatureOption = None,
     home: HomeOption = HERE,
 ) -> None:
     """Train what is new in the log, judge it by the gates, and promote what passes. For cron or any orchestrator.

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 from rich.markup import escape
 
 from pipelines.console import Narrator
 from pipelines.train import Outcome, train_models
-from pipelines.verbs.options import HERE, HomeOption, HorizonOption, ModelsArgument, chosen_models, home_at, horizons
+from pipelines.verbs.options import (
+    HERE,
+    AllowFeatureOption,
+    HomeOption,
+    HorizonOption,
+    ModelsArgument,
+    chosen_models,
+    home_at,
+    horizons,
+)
 
 
 def command(
     models: ModelsArgument = None,
     horizon: HorizonOption = None,
-    allow_feature: Annotated[
-        list[str] | None, typer.Option(help="A feature that may tell the answer alone. May be repeated.")
-    ] = None,
+    allow_feature: AllowFeatureOption = None,
     home: HomeOption = HERE,
 ) -> None:
     """Train models on the log, judge them by the gates and register them in MLflow as challengers. Nothing is promoted.
+
+    What was trained from this log already is left alone.
 
     Exit code 1 when no asked model could be trained.
 
@@ -28,7 +35,7 @@ def command(
     """
     narrator = Narrator()
     chosen = chosen_models(models)
-    outcomes = train_models(home_at(home), chosen, narrator, horizons(horizon), allow_feature or ())
+    outcomes = train_models(home_at(home), chosen, narrator, horizons(horizon), allow_feature or (), repeat=False)
     for outcome in outcomes:
         narrator.say(f"  {describe(outcome)}")
         if outcome.verdict is not None:
@@ -49,7 +56,9 @@ def describe(outcome: Outcome) -> str:
             f"{name}: from hours of activity alone, log-likelihood of later hours {ours.value:.3f} "
             f"({ours.low:.3f} to {ours.high:.3f}); everybody's histogram {base.value:.3f}"
         )
-    judgement = outcome.fitted.judgement if outcome.fitted else None
+    if outcome.fitted is None:
+        return f"{name}: nothing new; it was trained from this log already"
+    judgement = outcome.fitted.judgement
     if judgement is None:
         return f"{name}: not judged"
     ours, base = judgement.ours.auc, judgement.baseline.auc

@@ -32,7 +32,7 @@ from serving.prediction_log import PredictionLog, Served
 from serving.schemas import Context, ScoreRequest
 from tests.front_door import Said, inbox
 from training.dataset import JUST_AFTER
-from training.evaluation import auc
+from training.evaluation import Interval, auc
 
 ROUNDS = 10
 MINUTE, DAY = 60e6, 86_400e6
@@ -233,17 +233,69 @@ def test_what_is_not_fine_ends_with_1_and_a_reason(played: Played, harmed: Home)
 def test_what_is_fine_ends_with_0_and_again_with_the_same_files_and_nothing_else_changed(
     played: Played, tmp_path: Path
 ) -> None:
-    write_findings(replace(played.found, watched=(played.of("send_time"),)), tmp_path / "first")
-    before = contents(played.home.var)
-    said = inbox("monitor", "send_time", "--home", played.home.root, "--out", tmp_path / "second")
+    home = answered_as(played.home, tmp_path / "home", "ok")
+    write_findings(monitor(home, ["send_time"]), tmp_path / "first")
+    before = contents(home.var)
+    said = inbox("monitor", "send_time", "--home", home.root, "--out", tmp_path / "second")
     assert said.code == 0 and "nothing needs a person" in said.out and "fine" in said.out
     reports = contents(tmp_path / "first")
     assert contents(tmp_path / "second") == reports and set(reports) == {"monitor.json", "monitor.html"}
-    assert contents(played.home.var) == before
+    assert contents(home.var) == before
     told = orjson.loads(reports["monitor.json"])
     [sending] = told["watched"]
     assert told["alarms"] == [] and sending["outcomes"]["ours"]["rows"] == played.of("send_time").outcomes.judged
     assert sending["experiment"]["exploit"]["effective_size"] > 200 and sending["drift"]["learnt"]["word"] != "shifted"
+
+
+def answered_as(home: Home, root: Path, status: str) -> Home:
+    """A copy whose log says that everybody who consents was answered so."""
+    home = copied(home, root)
+    for path in home.predictions.glob("*.parquet"):
+        rows = pq.read_table(path)
+        withheld = pc.equal(rows["status"], "no_consent")
+        told = pc.if_else(withheld, rows["status"], status)
+        pq.write_table(rows.set_column(rows.column_names.index("status"), rows.schema.field("status"), told), path)
+    return home
+
+
+def test_a_service_whose_store_was_never_filled_needs_a_person(unsent: Home, tmp_path: Path) -> None:
+    found = monitor(answered_as(unsent, tmp_path / "home", "prior"), ["send_time"])
+    [alarm] = found.alarms
+    assert "only 0% of the last week's answers were personal and fresh (100% prior)" in alarm
+    assert "inbox materialize" in alarm and "inbox doctor" in alarm
+    stale, fresh = (monitor(unsent, ["send_time"]), monitor(answered_as(unsent, tmp_path / "ok", "ok"), ["send_time"]))
+    assert any("stale)" in words for words in stale.alarms)
+    assert not any("fresh" in words for words in fresh.alarms)
+
+
+def test_answers_given_after_the_log_ended_are_held_against_no_more_than_it_knows(unsent: Home) -> None:
+    [seen] = monitor(unsent, ["send_time"]).watched
+    end = EventLog(unsent).end()
+    assert seen.first > end and seen.drift.compared > 100
+
+
+def test_each_decision_without_a_campaign_counts_once(harmed: Home) -> None:
+    log = EventLog(harmed)
+    folder, until = Folder(log.connect(), known_catalogue(harmed.catalogue)), log.end() + JUST_AFTER
+    decisions = decided(read_predictions(harmed, "send_time"))
+    nameless = decisions.set_column(1, "campaign_id", pa.nulls(decisions.num_rows, pa.string()))
+    folder.events = folder.events.mutate(campaign_id=ibis.null("string"))
+    carried = carried_out(nameless, folder, SPEC, until)
+    followed = experiment(nameless, carried, folder, SPEC, log.end()).followed
+    assert sum(one.decided for one in followed) > ROUNDS and all(0.9 < one.share <= 1 for one in followed)
+
+
+def test_weeks_that_cannot_be_ranked_have_no_chart_and_say_why(played: Played) -> None:
+    seen = played.of("send_time")
+    flat = tuple(
+        replace(week, ours=replace(week.ours, auc=Interval(float("nan"), float("nan"), float("nan"))))
+        for week in seen.outcomes.weeks
+    )
+    assert len(flat) > 1
+    without = replace(seen, outcomes=replace(seen.outcomes, weeks=flat))
+    html = page(replace(played.found, watched=(without,)))
+    assert "No chart of the ranking by week" in html
+    assert "look: something" in html and "By chance below:" in html
 
 
 def contents(directory: Path) -> dict[str, bytes]:

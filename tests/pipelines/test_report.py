@@ -154,7 +154,7 @@ def test_a_screen_reader_finds_language_one_title_and_headings_without_gaps(
     assert {attributes["aria-labelledby"] for attributes in page.all("section")} == set(ids)
 
 
-@pytest.mark.parametrize(("simulated", "told"), [(True, "Simulated data."), (False, "Real data")])
+@pytest.mark.parametrize(("simulated", "told"), [(True, "Simulated data."), (False, "Taken as real data")])
 def test_the_page_says_first_whether_the_people_exist(tmp_path: Path, simulated: bool, told: str) -> None:
     words = page_of(report_of(simulated=simulated), tmp_path).words
     assert told in words

@@ -186,6 +186,18 @@ def test_purchases_of_people_whose_joining_date_nobody_knows_make_no_rate() -> N
     assert set(fitted(churn.SPEC, made(unknown))) == {"recency", REGRESSION, BG_NBD}
 
 
+@pytest.mark.parametrize(
+    ("kind", "count", "present"), [("open", 0.1, True), ("open", 3.0, False), ("sent", 1.0, False)]
+)
+def test_bg_nbd_is_a_rival_only_where_purchases_are_nearly_all_there_is(kind: str, count: float, present: bool) -> None:
+    def mixed(states: States, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+        chance = shopping(states, rng)
+        states[f"{kind}_count"] = count
+        return chance
+
+    assert (BG_NBD in fitted(churn.SPEC, made(mixed))) is present
+
+
 def test_who_never_bought_gets_everybodys_rate_from_bg_nbd() -> None:
     data = made(shopping)
     bought = fitted(churn.SPEC, data)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from training import plots
-from training.evaluation import CalibrationBin, evaluate
+from training.evaluation import CalibrationBin, Interval, evaluate
 from training.plots import Chart
 
 RNG = np.random.default_rng(0)
@@ -103,3 +103,11 @@ def test_importance_keeps_the_strongest_and_orders_ties_by_name() -> None:
 def test_the_same_data_give_the_same_picture() -> None:
     again = plots.calibration_chart(JUDGED.calibration, PROBABILITY)
     assert plots.to_png(again) == plots.to_png(CHARTS["calibration"])
+
+
+def test_an_axis_of_auc_is_not_crowded() -> None:
+    values = [Interval(value, value - 0.02, value + 0.02) for value in (0.73, 0.55)]
+    rivals = plots.to_svg(plots.rivals_chart(["ours", "recency"], values, "AUC", "Ranking"))
+    ageing = plots.to_svg(plots.ageing_chart(["0", "30"], values, values))
+    for svg in (rivals, ageing):
+        assert 2 <= len(re.findall(r">0\.\d\d?<", svg)) <= 9
