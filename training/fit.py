@@ -32,7 +32,7 @@ from training.walk import blocks, chosen_memory
 LEAST_POSITIVES = 30
 """Of the rarer class, in the training slice: fewer, and anything learnt would be noise."""
 LEAST_POSITIVES_LATER = 10
-LEVEL_SPREAD = 0.2
+LEVEL_SPREAD = 0.1
 """How far the level of the probabilities is believed to move between the rows learnt from and those asked, in log-odds."""
 LEAST_ROUNDS = 60
 """Where later rows contradict the earlier ones they say to stop at once; what is learnt from both says something still."""

@@ -205,6 +205,47 @@ def test_the_way_back_is_what_served_last_without_what_was_taken_back(
     assert served(registry.promotions(model)) == ["1", "2", "4"]
 
 
+def test_a_publish_that_fails_leaves_everything_as_it_was(home: Home, registry: Registry, model: str) -> None:
+    promote(home, model, registered(home, model))
+    registered(home, model, champion="1")
+
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        registry.promote(model, "2", expected="1", by="ada", reason="", verdict={}, publish=full)
+    assert serving(home, model) == ("1", "1")
+    assert registry.resolve(model, CHALLENGER).version == "2"
+    assert "promotion.by" not in registry.resolve(model, "2").tags
+    assert len(registry.promotions(model)) == 1
+
+
+def test_a_promotion_killed_before_it_was_recorded_is_on_record_and_a_torn_line_is_skipped(
+    home: Home, registry: Registry, model: str
+) -> None:
+    three_in_a_row(home, model)
+    log = home.mlruns / "promotions.jsonl"
+    log.write_bytes(log.read_bytes()[:-40])
+    assert [change.version for change in registry.promotions(model)] == ["1", "2", "3"]
+    assert rollback(home, model).version == "2"
+    assert [(c.version, c.action) for c in registry.promotions(model)][2:] == [("3", "promote"), ("2", "rollback")]
+
+
+def test_a_rollback_that_was_not_published_is_finished_not_repeated(home: Home, model: str) -> None:
+    three_in_a_row(home, model)
+    rollback(home, model)
+    for pointer in (file for file in (home.bundles / model).iterdir() if file.is_file()):
+        pointer.unlink()
+    assert (rollback(home, model).version, serving(home, model)) == ("2", ("2", "2"))
+
+
+def test_a_verdict_that_cannot_be_read_refuses(home: Home, registry: Registry, model: str) -> None:
+    version = registered(home, model)
+    registry._client.set_model_version_tag(model, version, VERDICT_TAG, "{")
+    with pytest.raises(PromotionRefused, match="cannot be read"):
+        promote(home, model)
+
+
 def test_the_verbs_tell_the_verdict_the_history_and_what_serves_again(home: Home) -> None:
     for champion in (None, "1"):
         promote(home, "churn", registered(home, "churn", FINE, champion=champion), reason="autumn")

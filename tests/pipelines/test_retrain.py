@@ -47,7 +47,7 @@ HORIZON = ("--horizon", "churn=30d")
 
 
 def letters(people: int, first_day: int, days: int) -> list[dict[str, Any]]:
-    """A letter every second day. Half open most of them for ever; half open just one in forty days, like clockwork.
+    """A letter every second day. Half open most of them for ever; half open one in forty days, or miss it.
 
     So 30 days of silence are plain to foretell, whatever the model: they follow an opening of the second half. The order of
     silence alone says little. The list is the same at every time, so that what was learnt holds later.
@@ -57,7 +57,8 @@ def letters(people: int, first_day: int, days: int) -> list[dict[str, Any]]:
     slow = person % 2 == 1
     events = []
     for day in range(0, first_day + days, 2):
-        opens = np.where(slow, (day + person // 2 * 2) % 40 == 0, rng.random(people) < 0.6)
+        due = (day + person // 2 * 2) % 40 == 0
+        opens = np.where(slow, due & (rng.random(people) < 0.8), rng.random(people) < 0.6)
         at = START + timedelta(days=day, hours=9)
         for one in range(people if day >= first_day else 0):
             shared = {"subscriber_id": f"s{one}", "campaign_id": f"c{day}"}
