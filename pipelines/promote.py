@@ -197,7 +197,7 @@ def _doubt(version: Version, champion: Version | None) -> str:
     serving = None if champion is None else champion.version
     if verdict.champion != serving:
         against = "without a champion" if verdict.champion is None else f"against version {verdict.champion}"
-        return f"it was judged {against}, and {serving or 'nothing'} serves now; `inbox retrain` judges anew"
+        return f"it was judged {against}, and {serving or 'nothing'} serves now; the next training judges anew"
     return ""
 
 
