@@ -141,7 +141,6 @@ def train(
     parameters: Mapping[str, Any],
     rounds: int,
     patience: int = 0,
-    monotone: Mapping[str, int] | None = None,
     progress: Progress | None = None,
 ) -> Trained:
     """Boost until the first metric has not improved on the validation split for ``patience`` rounds, or, without one, for
@@ -163,8 +162,6 @@ def train(
         Of each row of the matrix; all alike unless given.
     parameters
         LightGBM's, over objective ``binary`` and a fixed seed; threads and determinism cannot be overridden.
-    monotone
-        Feature to 1 (more never lowers the score) or -1; others are free.
 
     Raises
     ------
@@ -175,8 +172,6 @@ def train(
     start = 0.0 if offset is None else _start(offset, label, weight)
     threads = 2 if matrix.size >= TWO_THREADS_FROM else 1
     settings = {**_DEFAULTS, **parameters, **_FIXED, "num_threads": threads}
-    if monotone:
-        settings["monotone_constraints"] = [monotone.get(name, 0) for name in features]
     history: dict[str, dict[str, list[float]]] = {}
     callbacks: list[Callable[..., Any]] = [lightgbm.record_evaluation(history)]
     if validation is not None:

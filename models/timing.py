@@ -108,6 +108,11 @@ class Timing:
     pool_weight_error: float = 0.0
     person_weight_error: float = 0.0
 
+    @property
+    def everybody(self) -> Array:
+        """Everybody's attention over the 168 local hours, shape (168,), sums to 1."""
+        return np.asarray(np.einsum("k,kh->h", np.asarray(self.shares), np.asarray(self.attention)))
+
     def to_parameters(self) -> dict[str, Any]:
         """As JSON knows it."""
         lists = {"attention": [list(week) for week in self.attention]}
@@ -238,7 +243,7 @@ class _Maps:
         self.mixed_attention, self.today, self.later = _of_kinds(attention), _of_kinds(today), _of_kinds(later)
         by_day = attention.reshape(-1, 7, 24) / HOURS_OF_WEEK
         self.days_and_clock = _of_kinds(np.concatenate([by_day.sum(axis=2), by_day.sum(axis=1)], axis=1))
-        pool = np.einsum("k,kh->h", self.shares, attention)
+        pool = timing.everybody
         self.pool_clock = pool.reshape(7, 24).sum(axis=0) / HOURS_OF_WEEK
         self.clock_and_chances = _of_counts(
             np.concatenate([(spread * pool).reshape(-1, 7, 24).sum(axis=1), fares.T], axis=1)

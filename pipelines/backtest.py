@@ -169,6 +169,7 @@ def _origins(found: Backtest, log: EventLog, out: Path, narrator: Narrator) -> l
         instants = [at for at in asked.test_as_of if begin <= at < end]
         with narrator.step(f"score until {end:%Y-%m-%d}"):
             origins += _answers(learnt, folder, instants, end, known_until)
+        folder.con.disconnect()
     return origins
 
 
@@ -326,7 +327,7 @@ def described(found: Backtest) -> dict[str, Any]:
 
 def _origin_words(one: Origin) -> dict[str, Any]:
     learnt, label = one.learnt, one.asked.label
-    fitted, rows = learnt.fitted, learnt.data.rows
+    fitted, rows = learnt.fitted, learnt.rows
     known = label[np.isfinite(label)]
     return {
         "train_until": learnt.train_until.isoformat(),

@@ -15,19 +15,31 @@ import orjson
 
 from pipelines.backtest import Backtest, described
 from pipelines.export import replacing
-from pipelines.pages import Html, bullets, document, figure, header, paragraph, section, table, tag, text
+from pipelines.pages import (
+    Html,
+    bullets,
+    document,
+    drawn,
+    header,
+    interval,
+    paragraph,
+    percent,
+    section,
+    table,
+    tag,
+    text,
+)
 from training.backtest import Judged, Part
 from training.evaluation import Evaluation, Interval
 from training.plots import (
     Chart,
     ageing_chart,
     calibration_chart,
-    caption,
     importance_chart,
     lift_chart,
     rivals_chart,
     score_chart,
-    to_svg,
+    send_time_chart,
 )
 
 UNJUDGED = (
@@ -174,7 +186,7 @@ def _rivals_section(judged: Judged) -> Html:
     ]
     return section(
         "Beside simple baselines",
-        *(_drawn(chart) for chart in charts),
+        *(drawn(chart) for chart in charts),
         table(COLUMNS, rows, "All on the same rows"),
         table(("baseline", "our gain in AUC", "our gain in log loss"), gains, "Paired: above zero we are better"),
     )
@@ -194,17 +206,17 @@ def _calibration_section(found: Backtest, judged: Judged) -> Html:
         (
             str(d.decile),
             f"{d.rows:,.0f}",
-            _percent(d.predicted),
-            _percent(d.observed),
+            percent(d.predicted),
+            percent(d.observed),
             f"{d.lift:.2f}",
-            _interval(d.capture),
+            interval(d.capture),
         )
         for d in judged.ours.deciles
     ]
     head = ("tenth", "rows", "foretold", "observed", "lift", "found so far")
     return section(
         "Can one believe the numbers?",
-        *(_drawn(chart) for chart in charts),
+        *(drawn(chart) for chart in charts),
         table(head, rows, "Tenths, highest scored first"),
     )
 
@@ -216,11 +228,11 @@ def _parts_section(title: str, words: str, parts: Sequence[Part]) -> Html:
         (
             part.name,
             f"{part.ours.rows:,}",
-            _percent(part.predicted),
-            _percent(part.ours.base_rate),
-            _interval(part.ours.auc),
-            _interval(part.best_baseline.auc),
-            _interval(part.ours.expected_calibration_error),
+            percent(part.predicted),
+            percent(part.ours.base_rate),
+            interval(part.ours.auc),
+            interval(part.best_baseline.auc),
+            interval(part.ours.expected_calibration_error),
         )
         for part in parts
     ]
@@ -237,22 +249,22 @@ def _age_section(judged: Judged) -> Html:
         (
             part.name,
             f"{part.ours.rows:,}",
-            _percent(part.predicted),
-            _percent(part.ours.base_rate),
+            percent(part.predicted),
+            percent(part.ours.base_rate),
             *_cells(part.ours)[:3],
         )
         for part in judged.by_age
     ]
     head = ("age of the model", "rows", "foretold", "observed", "AUC", "PR-AUC", "log loss")
-    return section("How fast it goes stale", _drawn(chart), table(head, rows, "By the model's age"))
+    return section("How fast it goes stale", drawn(chart), table(head, rows, "By the model's age"))
 
 
 def _learnt_section(found: Backtest) -> Html:
     rows = [
         (
             f"{one.learnt.train_until:%Y-%m-%d}",
-            f"{len(one.learnt.data.rows):,}",
-            _percent(float(one.learnt.data.rows.label.mean())),
+            f"{len(one.learnt.rows):,}",
+            percent(float(one.learnt.rows.label.mean())),
             str(one.learnt.fitted.best_iteration),
             one.learnt.fitted.calibration.method,
         )
@@ -260,30 +272,31 @@ def _learnt_section(found: Backtest) -> Html:
     ]
     head = ("trained until", "rows", "positive", "trees", "calibration")
     last = found.origins[-1].learnt.fitted
-    return section(
-        "What it learnt from", _drawn(importance_chart(last.importance)), table(head, rows, "Models trained")
-    )
+    return section("What it learnt from", drawn(importance_chart(last.importance)), table(head, rows, "Models trained"))
 
 
 def _hours_section(found: Backtest) -> Iterator[Html]:
     hours = found.hours
     if hours is None:
         return
-    rows = [("this model", _interval(hours.ours)), ("everybody's histogram", _interval(hours.baseline))]
-    yield section(
-        "Hours of activity",
+    parts = [
         paragraph(
             "The log knows no sends, so no probability of an answer can be claimed. What can be foretold is at which hours "
             f"people are active: judged on {hours.later_events:,} later events."
         ),
-        table(("", "mean log-likelihood of the local hour of day"), rows, "Later hours; nearer to zero is better"),
-        paragraph(f"Gain over everybody's histogram: {_gain(hours.gain)} nats."),
-    )
+        drawn(send_time_chart(hours.timing.everybody, "of a week's activity is expected")),
+    ]
+    if hours.later_events:
+        rows = [("this model", interval(hours.ours)), ("everybody's histogram", interval(hours.baseline))]
+        head = ("", "mean log-likelihood of the local hour of day")
+        parts.append(table(head, rows, "Later hours; nearer to zero is better"))
+        parts.append(paragraph(f"Gain over everybody's histogram: {_gain(hours.gain)} nats."))
+    yield section("Hours of activity", *parts)
 
 
 def _cells(one: Evaluation) -> tuple[str, ...]:
     return tuple(
-        _interval(value)
+        interval(value)
         for value in (
             one.auc,
             one.average_precision,
@@ -296,20 +309,5 @@ def _cells(one: Evaluation) -> tuple[str, ...]:
     )
 
 
-def _drawn(chart: Chart) -> Html:
-    return figure(to_svg(chart), caption(chart), "")
-
-
-def _interval(one: Interval) -> str:
-    if not np.isfinite(one.value):
-        return "–"
-    ends = f" ({one.low:.3f} to {one.high:.3f})" if np.isfinite(one.low) else ""
-    return f"{one.value:.3f}{ends}"
-
-
 def _gain(one: Interval) -> str:
     return f"{one.value:+.4f} ({one.low:+.4f} to {one.high:+.4f})"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %" if np.isfinite(share) else "–"

@@ -18,13 +18,26 @@ import orjson
 from pipelines.decisions import Experiment
 from pipelines.export import replacing
 from pipelines.monitor import Drift, Monitored, Outcomes, Watched, Week
-from pipelines.pages import Html, bullets, document, figure, header, paragraph, section, table, tag, text
+from pipelines.pages import (
+    Html,
+    bullets,
+    document,
+    drawn,
+    header,
+    interval,
+    paragraph,
+    percent,
+    section,
+    table,
+    tag,
+    text,
+)
 from pipelines.report import STATUS_MEANINGS
 from pipelines.train import SPECS
 from training.drift import Shift
 from training.evaluation import Interval
 from training.offpolicy import Contrast, PolicyValue
-from training.plots import Chart, calibration_chart, caption, rivals_chart, score_chart, to_svg
+from training.plots import calibration_chart, rivals_chart, score_chart
 
 HIDDEN = ("probability", "label")
 """Rows are for the page's charts, not for the file."""
@@ -111,7 +124,7 @@ def row(seen: Watched) -> tuple[str, ...]:
         seen.model,
         seen.version,
         f"{seen.predictions:,}",
-        _percent(seen.recent_statuses.get("ok", 0.0)),
+        percent(seen.recent_statuses.get("ok", 0.0)),
         _worst(seen.drift),
         f"{seen.outcomes.judged:,}",
         "–" if ours is None else interval(ours.auc),
@@ -152,7 +165,7 @@ def _said(seen: Watched) -> Iterator[Html]:
     if seen.notes:
         yield bullets(seen.notes)
     rows = [
-        (status, STATUS_MEANINGS.get(status, ""), _percent(share), _percent(seen.recent_statuses.get(status, 0.0)))
+        (status, STATUS_MEANINGS.get(status, ""), percent(share), percent(seen.recent_statuses.get(status, 0.0)))
         for status, share in seen.statuses.items()
     ]
     yield table(("status", "what it means", "all", "last 7 days"), rows, "What answers rested on", words=2)
@@ -172,8 +185,8 @@ def _true(seen: Watched) -> Iterator[Html]:
         "calibration error": (ours.expected_calibration_error, "expected_calibration_error"),
     }
     rows = [(name, interval(now), _number(seen.promised.get(key))) for name, (now, key) in measures.items()]
-    rows.append(("foretold", _percent(outcomes.predicted), ""))
-    rows.append(("observed", _percent(ours.base_rate), _promised_rate(seen)))
+    rows.append(("foretold", percent(outcomes.predicted), ""))
+    rows.append(("observed", percent(ours.base_rate), _promised_rate(seen)))
     yield table(("", "now", "when it was trained"), rows, f"{ours.rows:,} predictions, {ours.subscribers:,} people")
     yield from _quality_charts(seen, outcomes)
     weeks = [_week(one) for one in outcomes.weeks]
@@ -183,14 +196,14 @@ def _true(seen: Watched) -> Iterator[Html]:
 
 def _promised_rate(seen: Watched) -> str:
     rate = seen.promised.get("base_rate")
-    return "–" if rate is None else _percent(rate)
+    return "–" if rate is None else percent(rate)
 
 
 def _quality_charts(seen: Watched, outcomes: Outcomes) -> Iterator[Html]:
     outcome = SPECS[seen.model].outcome
     if outcomes.ours is not None:
-        yield _drawn(calibration_chart(outcomes.ours.calibration, outcomes.probability, outcome))
-        yield _drawn(score_chart(outcomes.probability, outcomes.label, outcome))
+        yield drawn(calibration_chart(outcomes.ours.calibration, outcomes.probability, outcome))
+        yield drawn(score_chart(outcomes.probability, outcomes.label, outcome))
     if len(outcomes.weeks) > 1:
         yield _ranking(outcomes.weeks)
 
@@ -202,7 +215,7 @@ def _ranking(weeks: Sequence[Week]) -> Html:
             "No chart of the ranking by week: in each week all outcomes were the same, so there is none to rank."
         )
     names, values = [f"{one.begins:%Y-%m-%d}" for one in ranked], [one.ours.auc for one in ranked]
-    return _drawn(rivals_chart(names, values, "AUC, more is better", "Ranking by week"))
+    return drawn(rivals_chart(names, values, "AUC, more is better", "Ranking by week"))
 
 
 def _week(one: Week) -> tuple[str, ...]:
@@ -211,8 +224,8 @@ def _week(one: Week) -> tuple[str, ...]:
         f"{one.begins:%Y-%m-%d}",
         ", ".join(one.versions),
         f"{ours.rows:,}",
-        _percent(one.predicted),
-        _percent(ours.base_rate),
+        percent(one.predicted),
+        percent(ours.base_rate),
         interval(ours.auc),
         interval(ours.log_loss),
         interval(ours.expected_calibration_error),
@@ -239,7 +252,7 @@ def _drift(drift: Drift) -> Iterator[Html]:
     if drift.base_rate is not None:
         change = drift.base_rate
         yield paragraph(
-            f"Rate of the outcome: {_percent(change.then)} then, {_percent(change.now)} now "
+            f"Rate of the outcome: {percent(change.then)} then, {percent(change.now)} now "
             f"(change {_points(change.difference)})."
         )
 
@@ -257,7 +270,7 @@ def _experiment(found: Experiment) -> Iterator[Html]:
     yield bullets(verdicts(found))
     arms, names = found.lift.arms, [one.arm for one in found.lift.arms]
     if found.sends:
-        yield _drawn(rivals_chart(names, [one.rate for one in arms], "response rate", "Arms, as they were dealt"))
+        yield drawn(rivals_chart(names, [one.rate for one in arms], "response rate", "Arms, as they were dealt"))
     followed = {one.arm: one for one in found.followed}
     rows = [
         (
@@ -267,7 +280,7 @@ def _experiment(found: Experiment) -> Iterator[Html]:
             f"{one.subscribers:,}",
             f"{one.answers:,}",
             _rate(one.rate),
-            _percent(followed[one.arm].share),
+            percent(followed[one.arm].share),
         )
         for one in arms
     ]
@@ -301,7 +314,7 @@ def verdicts(found: Experiment) -> list[str]:
         f"p = {balance.p_value:.2f}; largest standardised difference {balance.largest:.2f})."
     )
     if np.isfinite(power.detectable):
-        words.append(f"So many sends show a relative lift of {_percent(power.detectable)} in 80 of 100 cases.")
+        words.append(f"So many sends show a relative lift of {percent(power.detectable)} in 80 of 100 cases.")
     return words
 
 
@@ -332,35 +345,23 @@ def _policy(name: str, one: PolicyValue) -> tuple[str, ...]:
         _rate(one.doubly_robust),
         f"{one.effective_size:,.0f}",
         f"{one.largest_weight:.1f}",
-        _percent(one.clipped_share),
+        percent(one.clipped_share),
     )
 
 
 def _needed(found: Experiment) -> Iterator[tuple[str, ...]]:
     for one in found.lift.power.needed:
         if np.isfinite(one.sends):
-            yield _percent(one.lift), f"{one.sends:,.0f}", f"{one.weeks:,.1f}"
+            yield percent(one.lift), f"{one.sends:,.0f}", f"{one.weeks:,.1f}"
 
 
 # --- numbers in words
 
 
-def _drawn(chart: Chart) -> Html:
-    return figure(to_svg(chart), caption(chart), "")
-
-
-def interval(one: Interval, digits: int = 3) -> str:
-    """A number with its interval, a dash where there is none."""
-    if not np.isfinite(one.value):
-        return "–"
-    ends = f" ({one.low:.{digits}f} to {one.high:.{digits}f})" if np.isfinite(one.low) else ""
-    return f"{one.value:.{digits}f}{ends}"
-
-
 def _rate(one: Interval) -> str:
     if not np.isfinite(one.value):
         return "–"
-    return f"{_percent(one.value)} ({100 * one.low:.1f} to {100 * one.high:.1f})"
+    return f"{percent(one.value)} ({100 * one.low:.1f} to {100 * one.high:.1f})"
 
 
 def _points(one: Interval) -> str:
@@ -376,10 +377,6 @@ def _shift(one: Shift) -> str:
 
 def _number(value: float | None) -> str:
     return "–" if value is None or not np.isfinite(value) else f"{value:.3f}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %" if np.isfinite(share) else "–"
 
 
 def _moment(at: datetime) -> str:

@@ -1,4 +1,4 @@
-"""HTML pages that need nothing else: the elements, the look, the document.
+"""HTML pages that need nothing else: the elements, the look, numbers in words, the document.
 
 What enters: words and drawings. What leaves: one page. The promise: every word that came from data is escaped, and the
 browser is told to load nothing from anywhere.
@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import base64
 import html
+import math
 import re
 from collections.abc import Iterable, Sequence
 from typing import NewType
+
+from training.evaluation import Interval
+from training.plots import Chart, to_svg
+from training.plots import caption as caption_of
 
 Html = NewType("Html", str)
 """Text that is safe to put into a page: made by ``text`` and ``tag``, or written by hand."""
@@ -60,7 +65,25 @@ def figure(svg: str, alternative: str, caption: str) -> Html:
     """A drawing as an image; ``alternative`` is for who cannot see it."""
     picture = base64.b64encode(svg.encode()).decode()
     image = Html(f'<img src="data:image/svg+xml;base64,{picture}" alt="{html.escape(alternative)}">')
-    return tag("figure", image, tag("figcaption", text(caption)))
+    return tag("figure", image, *([tag("figcaption", text(caption))] if caption else []))
+
+
+def drawn(chart: Chart) -> Html:
+    """A chart as a figure; its title is the text for who cannot see it."""
+    return figure(to_svg(chart), caption_of(chart), "")
+
+
+def interval(one: Interval, digits: int = 3) -> str:
+    """A number with its interval, a dash where there is none."""
+    if not math.isfinite(one.value):
+        return "–"
+    ends = f" ({one.low:.{digits}f} to {one.high:.{digits}f})" if math.isfinite(one.low) else ""
+    return f"{one.value:.{digits}f}{ends}"
+
+
+def percent(share: float) -> str:
+    """A share (0–1) of hundred, a dash where there is none."""
+    return f"{100 * share:.1f} %" if math.isfinite(share) else "–"
 
 
 def document(title: str, header: Html, body: Iterable[Html], footer: Html) -> Html:

@@ -48,7 +48,8 @@ class Learnt:
     train_until: datetime
     fitted: Fitted
     bundle: Bundle
-    data: Dataset
+    rows: Rows
+    """States and features are let go: many origins would not fit in memory."""
     baselines: Mapping[str, Callable[[Dataset], Array]]
     """Fitted on the same training rows."""
 
@@ -134,7 +135,7 @@ def train_until(
     data = dataset(rows, folder.fold(rows.stored), folder.catalogue)
     fitted = fit(data, spec, with_test=False, progress=progress)
     bundle = package_fitted(fitted, folder.catalogue, "backtest", until)
-    return Learnt(until, fitted, bundle, data, fit_baselines(spec, data, fitted.split.development))
+    return Learnt(until, fitted, bundle, rows, fit_baselines(spec, data, fitted.split.development))
 
 
 def ask(learnt: Learnt, folder: Folder, instants: Sequence[datetime], until: datetime, known_until: datetime) -> Origin:
@@ -236,7 +237,7 @@ def _rate_learnt(origins: Sequence[Origin]) -> float:
     """
     rates = []
     for one in origins:
-        rows = one.learnt.data.rows
+        rows = one.learnt.rows
         told = len(rows) if rows.offset is None else float(np.exp(rows.offset).sum())
         rates.append(float(rows.label.sum()) / told)
     return float(np.average(rates, weights=[len(one.asked) for one in origins]))

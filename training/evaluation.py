@@ -239,11 +239,6 @@ def capture_at(
     return _capture(_curve(ranking, _weight(ranking, weight)), np.asarray(fraction, dtype=np.float64))
 
 
-def lift_at(score: Floats, label: npt.ArrayLike, fraction: float, weight: Floats | None = None) -> float:
-    """How many times more positives the highest scored ``fraction`` (0–1) holds than as many rows at random."""
-    return float(capture_at(score, label, fraction, weight)) / fraction
-
-
 def lift_quality(score: Floats, label: npt.ArrayLike, weight: Floats | None = None) -> float:
     """Area between the capture curve and the diagonal over the area of a perfect ranking: 0 is chance, 1 is perfect.
 

@@ -76,7 +76,9 @@ class Fitted:
     importance: Mapping[str, float]
     split: Split
     probability: Array
-    """Calibrated, for every row of the dataset; of those learnt from, by a level that never saw their subscriber."""
+    """Calibrated, for every row of the dataset. Of those learnt from, by a level that never saw their subscriber; of sends, by
+    trees that saw the earlier rows alone for the later ones, and by the level itself for the earlier.
+    """
     judgement: Judgement | None
     golden: Array
     timing: Timing | None = None
@@ -114,15 +116,15 @@ def fit(
     probability = made.calibration(made.raw)
     judged = cut.test if len(cut.test) else cut.validation
     served = probability if rows.offset is None else made.calibration(made.raw - rows.offset)
-    whole = rows.offset is None and horizon == spec.horizon
+    # Labels that do not tell of a whole horizon say too little of how many.
+    outcome = rows.label if rows.offset is None and horizon == spec.horizon else served
     return Fitted(
         spec=spec,
         level=made.level,
         calibration=made.calibration,
         quantiles=reference(served[judged]),
-        # Labels that do not tell of a whole horizon say too little of how many.
-        prior=float((rows.label if whole else served)[judged].mean()),
-        prior_by_content=_prior_by_content(data.features, rows.label, judged),
+        prior=float(outcome[judged].mean()),
+        prior_by_content=_prior_by_content(data.features, outcome, judged),
         features=features.names,
         history=made.history,
         best_iteration=made.rounds,
@@ -158,6 +160,9 @@ def _learn(
     timing = learn_shapes(data, cut.train) if spec.as_of_policy == "sent" else None
     offset = rows.offset if timing is None else offsets(data, timing)
     habits = learn_habits(spec, _some(features, learnt), rows.people[learnt], horizon)
+    if horizon < spec.horizon and habits.silence is None:
+        span = (rows.as_of[-1] - rows.as_of[0]) / MICROSECONDS_PER_DAY + horizon / timedelta(days=1)
+        raise NoMatureLabels(spec.name, spec.horizon / timedelta(days=1), span)
     course = Course(spec, habits, tuple(name for name in features.categorical if name in features.names))
     examples = course.examples(features, rows.label, rows.as_of, offset, learnt)
     trained = course.trees(examples.take(cut.train), spec.rounds, examples.take(cut.validation), progress)
@@ -178,9 +183,6 @@ def _learn(
     if walk:
         calibration = levelled(calibration, newest, rows.label[learnt][walk[-1].foretold], LEVEL_SPREAD)
     if horizon < spec.horizon:
-        if habits.silence is None:
-            span = (rows.as_of[-1] - rows.as_of[0]) / MICROSECONDS_PER_DAY + horizon / timedelta(days=1)
-            raise NoMatureLabels(spec.name, spec.horizon / timedelta(days=1), span)
         level, calibration, raw = carried(level, calibration, features.matrix, spec.horizon)
     return _Learnt(level, calibration, raw, trained.history, rounds, timing)
 
@@ -243,11 +245,11 @@ def _judge(data: Dataset, spec: ModelSpec, cut: Split, probability: Array) -> Ju
     )
 
 
-def _prior_by_content(features: Features, label: Array, rows: Positions) -> dict[str, float]:
-    """Mean label by the content category somebody engages with most, shrunk towards everybody's."""
-    top, everybody = features.column("affinity_top")[rows], float(label[rows].mean())
+def _prior_by_content(features: Features, outcome: Array, rows: Positions) -> dict[str, float]:
+    """Mean outcome by the content category somebody engages with most, shrunk towards everybody's."""
+    top, everybody = features.column("affinity_top")[rows], float(outcome[rows].mean())
     slots = {name[len("affinity_[") : -1]: slot for slot, name in enumerate(_categories(features), start=1)}
-    return {word: _shrunk(label[rows][top == slot], everybody) for word, slot in slots.items()}
+    return {word: _shrunk(outcome[rows][top == slot], everybody) for word, slot in slots.items()}
 
 
 def _categories(features: Features) -> list[str]:

@@ -176,7 +176,8 @@ def left_out(course: Course, examples: Examples, rounds: int, fold: npt.NDArray[
 def carried(
     level: Level, calibration: Calibration, matrix: Array, horizon: timedelta
 ) -> tuple[Level, Calibration, Array]:
-    """A level learnt from a shorter horizon's labels, to be asked about a longer one, and the log-odds of all rows.
+    """A level with a silence model, learnt from a shorter horizon's labels, to be asked about a longer one, and the log-odds of
+    all rows.
 
     What is learnt of people is kept; habits look as far ahead as is asked, and the mean is moved by as much as the silence
     model says that it moves. Weighed on CDNOW, asked on 30 September 1997 about the next 273 days with 271 days of log: learnt
@@ -185,8 +186,6 @@ def carried(
     """
     longer = replace(level, habits=replace(level.habits, horizon_days=horizon / timedelta(days=1)))
     raw = longer.raw(matrix)
-    if level.habits.silence is None:
-        return longer, calibration, raw
     before, after = (float(np.nanmean(expit(one.habits.columns(matrix)[:, 0]))) for one in (level, longer))
     wanted = float(calibration(level.raw(matrix)).mean()) * after / before
     low, high = -LARGEST_SHIFT, LARGEST_SHIFT

@@ -10,8 +10,6 @@ nor a strict content policy would run it. What is lost is the tooltip.
 
 from __future__ import annotations
 
-import base64
-import html
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -246,50 +244,10 @@ def to_svg(chart: Chart) -> str:
     return vl_convert.vegalite_to_svg(chart.to_dict())
 
 
-def to_html(*charts: Chart, title: str = "Report", lead: str = "") -> str:
-    """Put charts on one page that needs nothing else: no script, no font, no address.
-
-    ``title`` and ``lead`` are plain text and are escaped.
-    """
-    figures = "\n".join(figure(chart) for chart in charts)
-    return _PAGE.format(title=html.escape(title), lead=html.escape(lead), figures=figures)
-
-
-def figure(chart: Chart) -> str:
-    """Turn a chart into an HTML figure: a picture inside the page, its title as the text for who cannot see it."""
-    picture = base64.b64encode(to_svg(chart).encode()).decode()
-    return f'<figure><img alt="{html.escape(caption(chart))}" src="data:image/svg+xml;base64,{picture}"></figure>'
-
-
 def caption(chart: Chart) -> str:
     """Give the sentence above a chart."""
     return str(chart.to_dict()["title"]["text"])
 
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 60rem; color: #1f2933; background: #f5f7f9;
-  font: 16px/1.5 "Helvetica Neue", Arial, "Liberation Sans", sans-serif; }}
-h1 {{ font-size: 1.6rem; margin: 0 0 .25rem; }}
-p {{ margin: 0 0 1.5rem; color: #66727f; }}
-figure {{ margin: 0 0 1.25rem; padding: 1.25rem; background: #fff; border-radius: 8px;
-  box-shadow: 0 1px 3px #1f293322; }}
-img {{ display: block; max-width: 100%; height: auto; }}
-@media print {{ body {{ background: #fff; }} figure {{ box-shadow: none; break-inside: avoid; }} }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
-<p>{lead}</p>
-{figures}
-</body>
-</html>
-"""
 
 _PERCENT_LABEL = "format(datum.value, '~g') + '\\u00a0%'"
 _TENTHS_LABEL = "format(datum.value, '.1f') + '\\u00a0%'"

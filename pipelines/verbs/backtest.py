@@ -15,6 +15,7 @@ from pipelines.backtest import Backtest, Files, backtest, plan
 from pipelines.backtest_page import UNJUDGED, verdict, write_report
 from pipelines.console import Narrator
 from pipelines.verbs.ingest import tell
+from training.hours import FittedHours
 
 POLICIES: tuple[AsOfPolicy, ...] = ("grid", "creation")
 
@@ -75,11 +76,7 @@ def summary(found: Backtest, out: Path) -> str:
     words: list[str] = []
     week = ", send_time.parquet" if found.plan.spec.as_of_policy == "sent" else ""
     if found.hours is not None:
-        later, base = found.hours.ours, found.hours.baseline
-        words.append(
-            f"The log knows no sends. Hours of later activity: log-likelihood {later.value:.3f} ({later.low:.3f} to "
-            f"{later.high:.3f}); everybody's histogram {base.value:.3f}."
-        )
+        words.append(f"The log knows no sends. Hours of later activity: {_hours(found.hours)}.")
     if found.judged is not None:
         ours = found.judged.ours
         words += [
@@ -89,6 +86,16 @@ def summary(found: Backtest, out: Path) -> str:
         ]
     return "\n".join(
         [*(words or [UNJUDGED]), f"Written to {out}: report.html, report.json, predictions.parquet{week}."]
+    )
+
+
+def _hours(hours: FittedHours) -> str:
+    if not hours.later_events:
+        return "there was none, so nothing could be judged"
+    later, base = hours.ours, hours.baseline
+    return (
+        f"log-likelihood {later.value:.3f} ({later.low:.3f} to {later.high:.3f}); "
+        f"everybody's histogram {base.value:.3f}"
     )
 
 

@@ -141,13 +141,6 @@ def test_a_row_of_no_weight_is_not_learnt_from() -> None:
     assert trained(weight=weight, validation=None, label=turned).booster.raw(matrix).tolist() == straight.tolist()
 
 
-def test_a_monotone_feature_never_lowers_the_score() -> None:
-    fitted = trained(monotone={FEATURES[0]: 1}, categorical=[])
-    ladder = np.zeros((200, len(FEATURES)))
-    ladder[:, 0] = np.linspace(-3, 3, 200)
-    assert (np.diff(fitted.booster.raw(ladder)) >= 0).all()
-
-
 def test_the_history_covers_every_round_and_progress_is_told() -> None:
     told: list[tuple[int, int]] = []
     fitted = trained(progress=lambda done, most: told.append((done, most)))

@@ -167,4 +167,4 @@ def test_a_horizon_that_the_log_does_not_reach_is_not_over_however_late_one_trai
     end = end_of(small_home)
     late = end + 90 * DAY
     learnt = train_until(CHURN, folder_at(small_home, late), EventLog(small_home).start(), late, end)
-    assert learnt.data.rows.as_of.max() + 30 * 86_400e6 <= microseconds(end)
+    assert learnt.rows.as_of.max() + 30 * 86_400e6 <= microseconds(end)

@@ -92,7 +92,6 @@ def test_auc_counts_pairs_and_half_of_the_ties() -> None:
 def test_capture_at_a_cut_through_ties_is_what_random_drawing_gives_on_average() -> None:
     score, label = np.array([0.9, 0.5, 0.5, 0.5, 0.1]), np.array([1, 1, 0, 0, 0])
     assert evaluation.capture_at(score, label, [0.2, 0.4, 0.8, 1.0]) == pytest.approx([1 / 2, 2 / 3, 1.0, 1.0])
-    assert evaluation.lift_at(score, label, 0.2) == pytest.approx(2.5)
 
 
 def test_lift_quality_is_the_area_between_the_capture_curve_and_chance_over_the_ideal_one(sample: Sample) -> None:
