@@ -42,6 +42,9 @@ Match = tuple[str, npt.NDArray[np.int64], npt.NDArray[np.int64]]
 ROWS_AT_A_TIME = 50_000
 """Rows of a row group, and rows in memory while gathering."""
 
+_SIGNED = {"<u2": np.int32, "<u4": np.int64}
+"""What holds every value of an unsigned kind."""
+
 _JOIN = f"""
 WITH stored AS (
     SELECT {SUBSCRIBER_ID}, {EVENT_TIMESTAMP},
@@ -93,13 +96,19 @@ def clear(offline: Path) -> None:
 def widen(offline: Path, catalogue: Catalogue) -> None:
     """Rewrite files from before the catalogue grew, new fields filled with the identity.
 
+    Files in which a field is of another kind are of an older version, and go: training writes the history anew.
+
     ``latest`` does not need it, but Feast does: it reads the files of a view as one table, which takes the columns of
     whichever file comes first.
     """
     for view in VIEWS:
         fields = catalogue.fields_of(view)
         for path in _files(offline, view):
-            known = set(pq.read_schema(path).names)
+            schema = pq.read_schema(path)
+            known, blank = set(schema.names), identity(catalogue, 1)
+            if any(schema.field(f.name).type != column(blank, f).type for f in fields if f.name in known):
+                path.unlink()
+                continue
             lacking = [field for field in fields if field.name not in known]
             if lacking:
                 table = pq.read_table(path)
@@ -162,9 +171,9 @@ def column(states: States, field: Field) -> pa.Array:
     values = np.ascontiguousarray(states[field.name])
     if field.length == 1:
         return pa.array(values)
-    if field.dtype == "<u2":
+    if field.dtype in _SIGNED:
         # Feast has no unsigned integers.
-        values = values.astype(np.int32)
+        values = values.astype(_SIGNED[field.dtype])
     return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), field.length)
 
 

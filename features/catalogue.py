@@ -25,6 +25,8 @@ from features.contract import EVENT_TYPES, HOURS_OF_WEEK
 from features.errors import CatalogueMissing
 
 VIEWS = ("engagement_velocity", "recency", "spending", "content_affinity", "send_time_profile", "profile")
+DECAYED_VIEWS = ("engagement_velocity", "spending", "content_affinity")
+"""Those with decayed sums, each measured from its landmark."""
 
 DECAYED_TYPES = ("sent", "open", "click", "page_view", "form_submit", "purchase")
 HALF_LIVES_DAYS = (1, 7, 30, 90)
@@ -32,6 +34,8 @@ AFFINITY_HALF_LIFE_DAYS = 90
 
 CONTENT_SLOTS = 32
 """Slot 0 is every category the catalogue does not know; 31 are the list's own most frequent ones."""
+CONTENT_UNITS = 2**18
+"""Weights by content are kept in whole units of this: some 16,000 events of one category fit, each to 2 millionths."""
 HOUR_UNITS = 64
 """Events by local hour are kept in whole 64ths of a person's event, up to 65,535 of them (1,023 events of one hour)."""
 CATEGORY_LIMIT = 255
@@ -53,7 +57,8 @@ class Field:
     """One stored field: its name, its Feast view, how it folds, and how it lies in a packed row.
 
     Every single value is a float64, codes too, so that a row can be read as one line of a matrix; vectors over content
-    are float32, vectors over local hours uint16 (see ``HOUR_UNITS``).
+    are uint32 (see ``CONTENT_UNITS``), vectors over local hours uint16 (see ``HOUR_UNITS``). All three are whole numbers of
+    some unit, so that an event can be added, and taken away again, without rounding.
     """
 
     name: str
@@ -100,6 +105,8 @@ class Catalogue:
     content: tuple[str, ...] = ()
     attributes: tuple[Attribute, ...] = ()
     timezones: tuple[str, ...] = ("UTC",)
+    machines: tuple[float, ...] | None = None
+    """What tells machines from people in this list (``features.judge.Weights``); None: what is known beforehand."""
 
     @property
     def default_timezone(self) -> str:
@@ -133,7 +140,7 @@ class Catalogue:
         return hashlib.sha256(self.to_json()).hexdigest()[:16]
 
     def grown(self, content: Iterable[str], attributes: Iterable[Attribute], timezones: Iterable[str]) -> Catalogue:
-        """Take in what is new, keep what is there where it is.
+        """Take in what is new, keep what is there where it is. ``machines`` stays.
 
         >>> Catalogue(content=("shoes",)).grown(["hats", "shoes"], [], ["Europe/Paris"]).content
         ('shoes', 'hats')
@@ -147,10 +154,10 @@ class Catalogue:
 
     def to_json(self) -> bytes:
         attributes = [{"name": a.name, "categories": a.categories} for a in self.attributes]
-        return orjson.dumps(
-            {"content": self.content, "attributes": attributes, "timezones": self.timezones},
-            option=orjson.OPT_SORT_KEYS,
-        )
+        words: dict[str, object] = {"content": self.content, "attributes": attributes, "timezones": self.timezones}
+        if self.machines is not None:
+            words["machines"] = self.machines
+        return orjson.dumps(words, option=orjson.OPT_SORT_KEYS)
 
     @staticmethod
     def from_json(text: bytes) -> Catalogue:
@@ -158,7 +165,8 @@ class Catalogue:
         attributes = tuple(
             Attribute(a["name"], None if a["categories"] is None else tuple(a["categories"])) for a in raw["attributes"]
         )
-        return Catalogue(tuple(raw["content"]), attributes, tuple(raw["timezones"]))
+        machines = tuple(raw["machines"]) if "machines" in raw else None
+        return Catalogue(tuple(raw["content"]), attributes, tuple(raw["timezones"]), machines)
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -232,6 +240,15 @@ def _anchor(view: str) -> Field:
     return Field(as_of_name(view), view, Fold.LATEST, description=text)
 
 
+def decayed_at_name(view: str) -> str:
+    return f"{view}_decayed_at"
+
+
+def _landmark(view: str) -> Field:
+    text = "microseconds since 1970 UTC at which an event weighs 1 in the view's decayed sums; NaN = never written"
+    return Field(decayed_at_name(view), view, Fold.LATEST, description=text)
+
+
 def _velocity_fields() -> list[Field]:
     return [
         Field(
@@ -270,7 +287,8 @@ def _spending_fields() -> list[Field]:
 
 
 def _content_field(name: str, description: str) -> Field:
-    return Field(name, "content_affinity", Fold.DECAYED, "<f4", CONTENT_SLOTS, AFFINITY_HALF_LIFE_DAYS, description)
+    text = f"{description}, in 2^18ths"
+    return Field(name, "content_affinity", Fold.DECAYED, "<u4", CONTENT_SLOTS, AFFINITY_HALF_LIFE_DAYS, text)
 
 
 def _hours_field(name: str, description: str) -> Field:
@@ -279,6 +297,7 @@ def _hours_field(name: str, description: str) -> Field:
 
 _FIXED_FIELDS = (
     *(_anchor(view) for view in VIEWS),
+    *(_landmark(view) for view in DECAYED_VIEWS),
     *_velocity_fields(),
     *_recency_fields(),
     *_spending_fields(),

@@ -33,7 +33,8 @@ HOURS_OF_WEEK = 168
 
 UTC_MICROSECONDS = pa.timestamp("us", tz="UTC")
 
-# `agent` replaces the raw user_agent, ip and url: evidence reduced to a class at ingest, then dropped.
+# `agent`, `network` and `link` replace the raw user_agent, ip and url: evidence reduced at ingest, then dropped. Logs written
+# before the latter two were kept have neither.
 EVENT_SCHEMA = pa.schema(
     [
         pa.field("event_id", pa.string(), nullable=False),
@@ -45,6 +46,8 @@ EVENT_SCHEMA = pa.schema(
         pa.field("content", pa.list_(pa.string())),
         pa.field("value", pa.float64()),
         pa.field("agent", pa.string(), nullable=False),
+        pa.field("network", pa.string()),
+        pa.field("link", pa.string()),
     ]
 )
 RAW_EVENT_COLUMNS = (
@@ -69,3 +72,9 @@ CAMPAIGN_COLUMNS = ("campaign_id", "sent_at", "subject", "content")
 AGENTS = ("unknown", "person", "image_proxy", "prefetch", "scanner")
 """What a user agent says on its own: nothing, a person's mail program or browser, an image proxy with a person behind
 it (Gmail), a mail-privacy prefetch (Apple), or a crawler or link scanner."""
+
+NETWORKS = ("unknown", "public", "image_proxy", "prefetch", "datacentre", "scanner")
+"""What an address says on its own: nothing, some network where people are, a mail provider's image proxy, a mail-privacy
+relay, a data centre, or a security vendor's gateway."""
+UNSUBSCRIBE_LINK, HONEYPOT_LINK = "unsubscribe", "honeypot"
+"""Two links that are called by name in ``link``; any other is a digest of its host and path."""

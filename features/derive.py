@@ -18,7 +18,17 @@ from typing import Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from features.catalogue import HALF_LIVES_DAYS, HOUR_UNITS, Catalogue, Field, Fold, as_of_name, decayed_name
+from features.catalogue import (
+    AFFINITY_HALF_LIFE_DAYS,
+    CONTENT_UNITS,
+    HALF_LIVES_DAYS,
+    HOUR_UNITS,
+    Catalogue,
+    Field,
+    Fold,
+    decayed_at_name,
+    decayed_name,
+)
 from features.contract import ENGAGEMENT_TYPES, EVENT_TYPES
 from features.state import MICROSECONDS_PER_DAY, States, words
 
@@ -59,8 +69,8 @@ def derive(states: States, as_of: float | Column, catalogue: Catalogue) -> Featu
     Parameters
     ----------
     states
-        Shape (rows,), laid out by this or a newer catalogue. Anchors may lie before ``as_of``: decayed sums are carried,
-        ages are taken now.
+        Shape (rows,), laid out by this or a newer catalogue. What they know may end before ``as_of``: decayed sums are
+        carried from their landmarks, ages are taken now.
     as_of
         Microseconds since 1970 UTC, one for all rows or one per row.
     catalogue
@@ -158,7 +168,7 @@ class _Decay:
     def __init__(self, catalogue: Catalogue) -> None:
         fields = _decayed_fields(catalogue)
         kinds = list(dict.fromkeys((field.view, field.half_life_days) for field in fields))
-        self._anchors = _positions(catalogue, (as_of_name(view) for view, _ in kinds))
+        self._landmarks = _positions(catalogue, (decayed_at_name(view) for view, _ in kinds))
         self._half_lives = np.array([days for _, days in kinds], dtype=np.float64)
         self._sums = _positions(catalogue, (field.name for field in fields))
         self._factor_of = np.array([kinds.index((field.view, field.half_life_days)) for field in fields])
@@ -168,14 +178,17 @@ class _Decay:
         ]
 
     def __call__(self, values: Matrix, now: Column) -> Matrix:
-        elapsed_days = (now - values[:, self._anchors]) / MICROSECONDS_PER_DAY
-        # A view that was never written has no anchor, and its sums are 0 at any time.
-        factors = np.exp2(-np.nan_to_num(elapsed_days, nan=0.0) / self._half_lives)
+        factors = _remaining(now - values[:, self._landmarks], self._half_lives)
         carried = values[:, self._sums] * factors[:, self._factor_of]
         total = carried[:, self._engagements[0]]
         for places in self._engagements[1:]:
             total = total + carried[:, places]
         return np.concatenate([carried, total], axis=1)
+
+
+def _remaining(elapsed: Matrix, half_lives_days: Column | float) -> Matrix:
+    """What is left of a sum after so many microseconds. A view that was never written has no landmark, and its sums are 0."""
+    return np.asarray(np.exp2(-np.nan_to_num(elapsed / MICROSECONDS_PER_DAY, nan=0.0) / half_lives_days))
 
 
 def _decayed_fields(catalogue: Catalogue) -> list[Field]:
@@ -354,11 +367,13 @@ class _Affinity:
     def __init__(self, catalogue: Catalogue) -> None:
         words = [f"[{word}]" for word in catalogue.content]
         self._known = len(words) + 1
+        self._landmark = _positions(catalogue, [decayed_at_name("content_affinity")])
         self.names = [*(f"affinity_{word}" for word in ("unlisted", *words)), "affinity_concentration", "affinity_top"]
 
     def fill(self, out: Matrix, sight: _Sight) -> None:
         known = self._known
-        engaged = sight.states["content_engaged"].astype(np.float64)
+        elapsed = sight.now - sight.values[:, self._landmark]
+        engaged = sight.states["content_engaged"] * (_remaining(elapsed, AFFINITY_HALF_LIFE_DAYS) / CONTENT_UNITS)
         total = engaged.sum(axis=1)
         engaged[:, 0] += engaged[:, known:].sum(axis=1)
         shares = engaged[:, :known] / (total + 1)[:, None]

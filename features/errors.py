@@ -16,7 +16,10 @@ promise: a message names columns, rows, models and paths, never a person's value
     |  |- EmptyLog
     |  |- CatalogueMissing
     |  |- FeatureStoreFailed
-    |  `- StoreUnavailable
+    |  |- StoreUnavailable
+    |  |- InboxUnavailable
+    |  |- IdentityUnreadable
+    |  `- MergeRefused
     |- DatasetError              training refuses
     |  |- NothingEligible
     |  |- NoMatureLabels
@@ -42,7 +45,10 @@ promise: a message names columns, rows, models and paths, never a person's value
        |- SlowBody
        |- BodyTooLarge
        |- NotJson
-       `- Overloaded
+       |- Overloaded
+       |- UntrustedEvents
+       |- ReplayedEvents
+       `- EventsNotTaken
 """
 
 from __future__ import annotations
@@ -139,6 +145,35 @@ class StoreUnavailable(FeatureError):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(f"The online store cannot be used: {reason}. `inbox doctor` says how it is.")
+
+
+class InboxUnavailable(FeatureError):
+    """Nothing of what was to be written is there: send it again later."""
+
+    code = "inbox_unavailable"
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.path, self.reason = path, reason
+        super().__init__(f"{path} cannot be used: {reason}. Try again; look at the disk if it stays so.")
+
+
+class IdentityUnreadable(FeatureError):
+    code = "identity_unreadable"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        super().__init__(
+            f"{path} does not hold the keys that were written to it. Put it back from a backup: new keys would make "
+            "strangers of everybody known by an address."
+        )
+
+
+class MergeRefused(FeatureError):
+    code = "merge_refused"
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"These two subscribers are not merged: {reason}. Check the ids and their order.")
 
 
 class DatasetError(ScoringError):
@@ -351,7 +386,7 @@ class BodyTooLarge(RequestError):
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
-        super().__init__(f"The body is larger than {limit_bytes:,} bytes. Ask for fewer subscribers at a time.")
+        super().__init__(f"The body is larger than {limit_bytes:,} bytes. Send or ask for less at a time.")
 
 
 class NotJson(RequestError):
@@ -367,3 +402,39 @@ class Overloaded(RequestError):
     def __init__(self, retry_after_s: int) -> None:
         self.retry_after_s = retry_after_s
         super().__init__(f"The service is busy. Try again in {retry_after_s} s.")
+
+
+class UntrustedEvents(RequestError):
+    """A webhook that is not known to be its provider's. ``reason`` is one of ``REASONS``."""
+
+    code = "untrusted_events"
+    REASONS: ClassVar[dict[str, str]] = {
+        "unconfigured": "nothing is configured here to know it by. Set its INBOX_ variable and start the service again.",
+        "unsigned": "there is no whole signature or credential where it puts one. Turn signing on at the provider.",
+        "forged": "the signature or credential does not match. Compare what is configured here and there.",
+        "stale": "it was signed too long ago, or ahead of time. Compare the clocks.",
+        "foreign": "its topic or certificate is not one that is allowed here.",
+        "outdated": "SignatureVersion 2 is needed. Set that attribute of the SNS topic.",
+    }
+
+    def __init__(self, provider: str, reason: str) -> None:
+        self.provider, self.reason = provider, reason
+        super().__init__(f"This is not known to come from {provider}: {self.REASONS[reason]}")
+
+
+class ReplayedEvents(RequestError):
+    code = "replayed_events"
+
+    def __init__(self, provider: str) -> None:
+        self.provider = provider
+        super().__init__(
+            f"A signature of {provider} was used before, for another body. Nothing of this one was taken in."
+        )
+
+
+class EventsNotTaken(RequestError):
+    code = "events_not_taken"
+
+    def __init__(self, reason: str, retry_after_s: int = 10) -> None:
+        self.reason, self.retry_after_s = reason, retry_after_s
+        super().__init__(f"This is not known to be taken in: {reason}. Send the same again in {retry_after_s} s.")

@@ -21,17 +21,29 @@ import pyarrow as pa
 
 from features.catalogue import (
     AFFINITY_HALF_LIFE_DAYS,
+    CONTENT_UNITS,
     DECAYED_TYPES,
+    DECAYED_VIEWS,
     HALF_LIVES_DAYS,
     HOUR_UNITS,
     VIEWS,
     Catalogue,
     as_of_name,
+    decayed_at_name,
     decayed_name,
 )
 from features.contract import ENGAGEMENT_TYPES, EVENT_TYPES, RESPONSE_TYPES, VISIT_TYPES
-from features.evidence import HUMAN_THRESHOLD, epoch_us, evidence
-from features.state import HOUR_CEILING, MICROSECONDS_PER_DAY, MONEY_QUANTUM, QUANTUM, States, identity
+from features.evidence import HUMAN_THRESHOLD, epoch_us, evidence, known
+from features.state import (
+    CEILINGS,
+    LONGEST_LEAD_DAYS,
+    MICROSECONDS_PER_DAY,
+    MONEY_QUANTUM,
+    QUANTUM,
+    States,
+    identity,
+    week_of,
+)
 
 SPINE_CHUNK_ROWS = 50_000
 """Spine rows folded at a time: bounds memory, changes no result."""
@@ -39,29 +51,42 @@ SPINE_CHUNK_ROWS = 50_000
 
 @dataclass(frozen=True)
 class Spine:
-    """The questions: whose state, as of when. Both arrays have one element per row, repeats allowed."""
+    """The questions: whose state, as of when. The arrays have one element per row, repeats allowed."""
 
     subscriber_id: pa.Array
     as_of: npt.NDArray[np.float64]
     """Microseconds since 1970 UTC."""
+    landmark: npt.NDArray[np.float64] | None = None
+    """From where decayed sums are measured, less than ``LONGEST_LEAD_DAYS`` before ``as_of``; else ``week_of`` it."""
+
+    def __post_init__(self) -> None:
+        if (self.as_of - self.landmarks >= LONGEST_LEAD_DAYS * MICROSECONDS_PER_DAY).any():
+            raise ValueError("a landmark lies too long before its row's instant")
 
     def __len__(self) -> int:
         return len(self.subscriber_id)
 
+    @property
+    def landmarks(self) -> npt.NDArray[np.float64]:
+        """Each row's own, or the beginning of its week."""
+        return week_of(self.as_of) if self.landmark is None else self.landmark
+
     def chunks(self, rows: int) -> Iterator[Spine]:
         for start in range(0, len(self), rows):
-            yield Spine(self.subscriber_id.slice(start, rows), self.as_of[start : start + rows])
+            yield self.take(np.arange(start, min(start + rows, len(self))))
 
     def take(self, positions: npt.NDArray[np.int64]) -> Spine:
-        return Spine(self.subscriber_id.take(pa.array(positions)), self.as_of[positions])
+        landmark = None if self.landmark is None else self.landmark[positions]
+        return Spine(self.subscriber_id.take(pa.array(positions)), self.as_of[positions], landmark)
 
     def to_table(self) -> pa.Table:
-        """Columns ``row`` (position), ``subscriber_id``, ``as_of_us``."""
+        """Columns ``row`` (position), ``subscriber_id``, ``as_of_us``, ``landmark_us``."""
         return pa.table(
             {
                 "row": pa.array(np.arange(len(self)), pa.int64()),
                 "subscriber_id": self.subscriber_id.cast(pa.string()),
                 "as_of_us": pa.array(self.as_of.astype(np.int64), pa.int64()),
+                "landmark_us": pa.array(self.landmarks.astype(np.int64), pa.int64()),
             }
         )
 
@@ -75,7 +100,11 @@ class Folder:
     @cached_property
     def events(self) -> ir.Table:
         """Evidence on every event, computed once."""
-        return self.con.create_table("evidence", evidence(self.con, self.catalogue), temp=True)
+        return evidence(self.con, self.catalogue)
+
+    def known(self, until_us: int) -> ir.Table:
+        """Events that were received before an instant, once each, as they were judged by then."""
+        return self.events.filter(known(self.events, until_us))
 
     def fold(self, spine: Spine) -> States:
         """State of each spine row, in the spine's order; the identity for somebody without events or profile."""
@@ -93,13 +122,15 @@ class Folder:
         _scatter_profile(states, self.con.to_pyarrow(self._profile(asked)), self.catalogue)
         for view in VIEWS:
             states[as_of_name(view)] = spine.as_of
+        for view in DECAYED_VIEWS:
+            states[decayed_at_name(view)] = spine.landmarks
         return states
 
     def _visible(self, spine: ir.Table) -> ir.Table:
-        """Events by spine row, cut off where the row's instant is."""
-        known = [self.events.subscriber_id == spine.subscriber_id, self.events.received_us < spine.as_of_us]
-        joined = self.events.join(spine, known)
-        age = (joined.as_of_us - joined.occurred_us).cast("float64") / MICROSECONDS_PER_DAY
+        """Events by spine row, cut off where the row's instant is; of age 0 at its landmark, less than none after it."""
+        theirs = [self.events.subscriber_id == spine.subscriber_id, known(self.events, spine.as_of_us)]
+        joined = self.events.join(spine, theirs)
+        age = (joined.landmark_us - joined.occurred_us).cast("float64") / MICROSECONDS_PER_DAY
         return joined.mutate(age_days=age)
 
     def _profile(self, spine: ir.Table) -> ir.Table:
@@ -121,7 +152,7 @@ def exact(values: ir.Value, quantum: float = QUANTUM) -> ir.Value:
 
 
 def halved(age_days: ir.Value, half_life_days: float) -> ir.Value:
-    """1 at age 0, 1/2 after one half-life."""
+    """1 at age 0, 1/2 after one half-life, 2 one before."""
     return (age_days * (-math.log(2) / half_life_days)).exp()
 
 
@@ -171,14 +202,14 @@ def _by_hour(visible: ir.Table) -> ir.Table:
 
 
 def _by_content(visible: ir.Table, catalogue: Catalogue) -> ir.Table:
-    """The vectors over content categories, likewise, in quanta."""
+    """The vectors over content categories, likewise, in ``CONTENT_UNITS``."""
     each = _content_slots(visible, catalogue)
-    concerned = exact(each.human * each.share * halved(each.age_days, AFFINITY_HALF_LIFE_DAYS))
-    terms = each.select("row", "event_type", "slot", quanta=concerned)
+    weight = each.human * each.share * halved(each.age_days, AFFINITY_HALF_LIFE_DAYS)
+    terms = each.select("row", "event_type", "slot", units=exact(weight, 1 / CONTENT_UNITS))
     kind = terms.event_type
     return terms.group_by("row", "slot").aggregate(
-        content_engaged=terms.quanta.sum(where=kind.isin(ENGAGEMENT_TYPES)).cast("float64"),
-        content_sent=terms.quanta.sum(where=kind == "sent").cast("float64"),
+        content_engaged=terms.units.sum(where=kind.isin(ENGAGEMENT_TYPES)).cast("float64"),
+        content_sent=terms.units.sum(where=kind == "sent").cast("float64"),
     )
 
 
@@ -235,8 +266,7 @@ def _scatter_slots(states: States, long: pa.Table) -> None:
     rows, slots = long["row"].to_numpy(), long["slot"].to_numpy()
     for name in long.column_names[2:]:
         sums = np.nan_to_num(long[name].cast(pa.float64()).to_numpy())
-        hourly = states[name].dtype == np.uint16
-        states[name][rows, slots] = np.minimum(sums, HOUR_CEILING) if hourly else sums * QUANTUM
+        states[name][rows, slots] = np.minimum(sums, CEILINGS[states[name].dtype.str])
 
 
 def _scatter_profile(states: States, profiles: pa.Table, catalogue: Catalogue) -> None:

@@ -39,12 +39,31 @@ class Home:
         return self.var / "log"
 
     @property
+    def merges(self) -> Path:
+        """Who is whom, and who is forgotten: beside the log, because it decides what the log says."""
+        return self.event_log / "merges.db"
+
+    @property
+    def inbox(self) -> Path:
+        return self.var / "inbox.db"
+
+    @property
+    def identity(self) -> Path:
+        """The keys that make subscriber ids of addresses."""
+        return self.var / "identity.json"
+
+    @property
     def quarantine(self) -> Path:
         return self.var / "quarantine"
 
     @property
     def catalogue(self) -> Path:
         return self.var / "catalogue.json"
+
+    @property
+    def materialized(self) -> Path:
+        """The catalogue by which the online store's rows are laid out and judged."""
+        return self.var / "materialized.json"
 
     @property
     def offline(self) -> Path:

@@ -40,13 +40,14 @@ from features.contract import (
     UTC_MICROSECONDS,
 )
 from features.errors import EmptyInput, MissingColumns, UnreadableFile, WrongColumnType
+from features.links import classify_links
+from features.networks import classify_networks
 
 Progress = Callable[[float], None]
 """Called with the finished share, 0 to 1."""
 
-PARQUET_SUFFIXES = (".parquet",)
-CSV_SUFFIXES = (".csv",)
-JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+FORMS = {"parquet": (".parquet",), "csv": (".csv",), "jsonl": (".jsonl", ".ndjson", ".json")}
+"""Which format a file is in, by the ending of its name."""
 
 MEMORY_LIMIT = "2GB"
 BLOCK_ROWS = 65_536
@@ -108,9 +109,11 @@ class Contract:
 
 
 _SPECIAL_KINDS = {"occurred_at": "instant", "received_at": "instant", "content": "texts", "value": "number"}
-_UNREAD_EVIDENCE = ("ip", "url")
-_EVIDENCE = ("user_agent", *_UNREAD_EVIDENCE)
-_EVENT_KINDS = {name: _SPECIAL_KINDS.get(name, "text") for name in RAW_EVENT_COLUMNS if name not in _UNREAD_EVIDENCE}
+_EVIDENCE = {"user_agent": "agent", "ip": "network", "url": "link"}
+"""Raw evidence, and what is kept of it."""
+_LATER_KEPT = ("network", "link")
+"""Logs written before these were kept have none: what is told again differs from them in nothing."""
+_EVENT_KINDS = {name: _SPECIAL_KINDS.get(name, "text") for name in RAW_EVENT_COLUMNS}
 _SUBSCRIBER_KINDS = dict(zip(SUBSCRIBER_COLUMNS, ("text", "instant", "text", "consent", "consent"), strict=True))
 _CAMPAIGN_KINDS = dict(zip(CAMPAIGN_COLUMNS, ("text", "instant", "text", "texts"), strict=True))
 
@@ -239,6 +242,7 @@ def stage(
     known: str | None = None,
     expected: Mapping[str, pa.DataType] | None = None,
     progress: Progress | None = None,
+    reading: Reading | None = None,
 ) -> Staged:
     """Read, check and settle one file or directory inside a workshop.
 
@@ -249,8 +253,10 @@ def stage(
         repeat, one that says something else is quarantined.
     expected
         Attribute columns taken in earlier and their types (string or float64), which new files must keep.
+    reading
+        How to read the files; by their names, as they are, unless given.
     """
-    files, unread = _open_all(con, contract, path)
+    files, unread = _open_all(con, contract, path, reading or Reading())
     layout = _layout(contract, files)
     for number, file in enumerate(files):
         _stage_file(con, contract, layout, number, file, progress)
@@ -281,7 +287,7 @@ def stage(
 
 
 @dataclass(frozen=True)
-class _Found:
+class FoundColumn:
     """What a column of a file is: its kind and how to call it in a message."""
 
     kind: str
@@ -289,7 +295,7 @@ class _Found:
 
 
 @dataclass(frozen=True)
-class _Chunk:
+class Rows:
     """Some rows of a file: ``position`` (1-based row) and the columns asked for; malformed rows beside them."""
 
     rows: pa.Table
@@ -299,50 +305,70 @@ class _Chunk:
 
 
 @dataclass(frozen=True)
-class _File:
+class SourceFile:
     path: Path
-    columns: Mapping[str, _Found]
-    chunks: Callable[[Sequence[str]], Iterator[_Chunk]]
+    columns: Mapping[str, FoundColumn]
+    chunks: Callable[[Sequence[str]], Iterator[Rows]]
     """Gives the asked columns, in the order asked."""
 
 
-def _open_all(con: duckdb.DuckDBPyConnection, contract: Contract, path: Path) -> tuple[list[_File], list[str]]:
+@dataclass(frozen=True)
+class Reading:
+    """How files are read that do not speak for themselves."""
+
+    form: str | None = None
+    """One of ``FORMS``, whatever the files' names end in; by the name's ending unless given."""
+    rewrite: Callable[[SourceFile], SourceFile] | None = None
+    """What to make of a file before its columns are matched; rows must keep their positions."""
+
+
+def _open_all(
+    con: duckdb.DuckDBPyConnection, contract: Contract, path: Path, reading: Reading
+) -> tuple[list[SourceFile], list[str]]:
     """Every readable file at a path in order of name, and a note on each other one."""
     if not path.exists():
         raise UnreadableFile(path, "there is no such file")
     if not path.is_dir():
-        return [_open(con, contract, path)], []
+        return [_open(con, contract, path, reading)], []
     entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith((".", "_")))
-    readable = [entry for entry in entries if entry.is_file() and entry.suffix.lower() in _suffixes()]
+    readable = [entry for entry in entries if entry.is_file() and (reading.form or _form(entry))]
     if not readable:
         raise UnreadableFile(path, f"the directory holds no file ending in {', '.join(_suffixes())}")
-    unread = [f"{_shown(entry.name)} was not read as {contract.table}" for entry in entries if entry not in readable]
-    return [_open(con, contract, entry) for entry in readable], unread
+    unread = [f"{shown(entry.name)} was not read as {contract.table}" for entry in entries if entry not in readable]
+    return [_open(con, contract, entry, reading) for entry in readable], unread
 
 
 def _suffixes() -> tuple[str, ...]:
-    return (*PARQUET_SUFFIXES, *CSV_SUFFIXES, *JSON_SUFFIXES)
+    return tuple(suffix for suffixes in FORMS.values() for suffix in suffixes)
 
 
-def _open(con: duckdb.DuckDBPyConnection, contract: Contract, path: Path) -> _File:
-    suffix = path.suffix.lower()
+def _form(path: Path) -> str | None:
+    return next((form for form, suffixes in FORMS.items() if path.suffix.lower() in suffixes), None)
+
+
+def _open(con: duckdb.DuckDBPyConnection, contract: Contract, path: Path, reading: Reading) -> SourceFile:
     try:
-        if suffix in PARQUET_SUFFIXES:
-            return _open_parquet(path)
-        if suffix in CSV_SUFFIXES:
-            return _open_csv(path)
-        if suffix in JSON_SUFFIXES:
-            return _open_json(con, contract, path)
+        file = _opened(con, contract, path, reading.form or _form(path))
     except OSError as error:
         raise UnreadableFile(path, error.strerror or "the file cannot be opened") from error
-    raise UnreadableFile(path, f"its name ends in {suffix or 'nothing'}, not in one of {', '.join(_suffixes())}")
+    return reading.rewrite(file) if reading.rewrite else file
 
 
-def _open_parquet(path: Path) -> _File:
+def _opened(con: duckdb.DuckDBPyConnection, contract: Contract, path: Path, form: str | None) -> SourceFile:
+    if form == "parquet":
+        return _open_parquet(path)
+    if form == "csv":
+        return _open_csv(path)
+    if form == "jsonl":
+        return _open_json(con, contract, path)
+    raise UnreadableFile(path, f"its name ends in {path.suffix or 'nothing'}, not in one of {', '.join(_suffixes())}")
+
+
+def _open_parquet(path: Path) -> SourceFile:
     with _parquet_door(path), pq.ParquetFile(path) as file:
         schema = file.schema_arrow
     _refuse_twins(path, schema.names)
-    return _File(
+    return SourceFile(
         path, {column.name: _found(column.type) for column in schema}, lambda names: _parquet_chunks(path, names)
     )
 
@@ -355,9 +381,9 @@ def _parquet_door(path: Path) -> Iterator[None]:
         raise UnreadableFile(path, "it is not a whole Parquet file; it may be truncated") from error
 
 
-def _found(given: pa.DataType) -> _Found:
+def _found(given: pa.DataType) -> FoundColumn:
     kind = _kind(given.value_type if pa.types.is_dictionary(given) else given)
-    return _Found(kind, f"{given} without a time zone" if kind == "naive" else str(given))
+    return FoundColumn(kind, f"{given} without a time zone" if kind == "naive" else str(given))
 
 
 def _kind(given: pa.DataType) -> str:
@@ -384,7 +410,7 @@ def _is_list(given: pa.DataType) -> bool:
     return any(ask(given) for ask in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
 
 
-def _parquet_chunks(path: Path, names: Sequence[str]) -> Iterator[_Chunk]:
+def _parquet_chunks(path: Path, names: Sequence[str]) -> Iterator[Rows]:
     with _parquet_door(path), pq.ParquetFile(path) as file:
         total, position = file.metadata.num_rows, 1
         types = [_TYPES[_found(file.schema_arrow.field(name).type).kind] for name in names]
@@ -393,7 +419,7 @@ def _parquet_chunks(path: Path, names: Sequence[str]) -> Iterator[_Chunk]:
             columns = [table[name].cast(wanted, safe=False) for name, wanted in zip(names, types, strict=True)]
             positions = np.arange(position, position + len(table))
             position += len(table)
-            yield _Chunk(_numbered(positions, columns), [], (position - 1) / total)
+            yield Rows(_numbered(positions, columns), [], (position - 1) / total)
 
 
 def _gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
@@ -412,27 +438,29 @@ def _numbered(positions: Any, columns: Sequence[Any]) -> pa.Table:
     return pa.Table.from_arrays([pa.array(positions, pa.int64()), *columns], names=names)
 
 
-def _open_csv(path: Path) -> _File:
+def _open_csv(path: Path) -> SourceFile:
     if not path.stat().st_size:
         raise EmptyInput(path)
     with _text_door(path), _reader(path, _csv_options(lambda _: "skip")) as (reader, _):
         names = reader.schema.names
     _refuse_twins(path, names)
-    return _File(path, dict.fromkeys(names, _Found("text", "text")), lambda wanted: _csv_chunks(path, names, wanted))
+    return SourceFile(
+        path, dict.fromkeys(names, FoundColumn("text", "text")), lambda wanted: _csv_chunks(path, names, wanted)
+    )
 
 
 def _csv_options(keep: Callable[[Any], str]) -> csv.ParseOptions:
     return csv.ParseOptions(newlines_in_values=True, invalid_row_handler=keep)
 
 
-def _csv_chunks(path: Path, names: Sequence[str], wanted: Sequence[str]) -> Iterator[_Chunk]:
+def _csv_chunks(path: Path, names: Sequence[str], wanted: Sequence[str]) -> Iterator[Rows]:
     # Arrow counts the header as row 1.
     for text in _text_batches(path, _csv_options, names, header_rows=1):
         rejected = [
             (row.number - 1, f"the row has {row.actual_columns} fields, the header {row.expected_columns}", row.text)
             for row in text.torn
         ]
-        yield _Chunk(_numbered(text.positions, [text.rows[name] for name in wanted]), rejected, text.done)
+        yield Rows(_numbered(text.positions, [text.rows[name] for name in wanted]), rejected, text.done)
 
 
 @dataclass(frozen=True)
@@ -501,13 +529,16 @@ def _reader(
 def _text_door(path: Path) -> Iterator[None]:
     try:
         yield
+    except UnicodeDecodeError as error:
+        # Of the header's names.
+        raise UnreadableFile(path, "it is not UTF-8 text") from error
     except pa.ArrowInvalid as error:
         # Arrow's own words may quote cells.
         reason = "it is not UTF-8 text" if "UTF8" in str(error) else "its rows cannot be told apart"
         raise UnreadableFile(path, reason) from error
 
 
-def _open_json(con: duckdb.DuckDBPyConnection, contract: Contract, path: Path) -> _File:
+def _open_json(con: duckdb.DuckDBPyConnection, contract: Contract, path: Path) -> SourceFile:
     with path.open("rb") as file:
         start = file.read(BLOCK_BYTES).lstrip()
     if not start:
@@ -517,7 +548,7 @@ def _open_json(con: duckdb.DuckDBPyConnection, contract: Contract, path: Path) -
     columns = _json_columns(con, contract, path)
     if not columns:
         raise UnreadableFile(path, "no line of it is a JSON object")
-    return _File(path, columns, lambda names: _json_chunks(con, path, names))
+    return SourceFile(path, columns, lambda names: _json_chunks(con, path, names))
 
 
 def _line_options(keep: Callable[[Any], str]) -> csv.ParseOptions:
@@ -539,7 +570,7 @@ def _line_batches(con: duckdb.DuckDBPyConnection, path: Path) -> Iterator[_Text]
         yield text
 
 
-def _json_columns(con: duckdb.DuckDBPyConnection, contract: Contract, path: Path) -> dict[str, _Found]:
+def _json_columns(con: duckdb.DuckDBPyConnection, contract: Contract, path: Path) -> dict[str, FoundColumn]:
     """Keys in order of appearance, with what their values are.
 
     Where only the contract's own columns are kept, a look at the first lines will do: all of them are asked for anyway.
@@ -567,17 +598,17 @@ def _pointers(names: Sequence[str]) -> str:
     return f"[{', '.join(literal(f'/{name}') for name in escaped)}]"
 
 
-def _json_found(types: set[str]) -> _Found:
+def _json_found(types: set[str]) -> FoundColumn:
     """A column is nested when no value of it is anything else."""
     described = " or ".join(sorted(types)).lower() or "null"
     if types == {"ARRAY"}:
-        return _Found("listed", described)
+        return FoundColumn("listed", described)
     if types and types <= {"ARRAY", "OBJECT"}:
-        return _Found("nested", described)
-    return _Found("text" if types else "empty", described)
+        return FoundColumn("nested", described)
+    return FoundColumn("text" if types else "empty", described)
 
 
-def _json_chunks(con: duckdb.DuckDBPyConnection, path: Path, names: Sequence[str]) -> Iterator[_Chunk]:
+def _json_chunks(con: duckdb.DuckDBPyConnection, path: Path, names: Sequence[str]) -> Iterator[Rows]:
     fault = "the line is not a JSON object"
     pulled = f"""select position, case when {_SOUND} then json_extract_string(parsed, {_pointers(names)}) end as pulled,
         case when pulled is null then line end as broken from {_PARSED}"""
@@ -588,13 +619,13 @@ def _json_chunks(con: duckdb.DuckDBPyConnection, path: Path, names: Sequence[str
         broken = lines.filter(pc.invert(sound)).select(["position", "broken"]).to_pylist()
         rejected = [(row["position"], fault, row["broken"]) for row in broken if row["broken"].strip()]
         torn = [(row.number, fault, row.text) for row in text.torn]
-        yield _Chunk(lines.filter(sound).drop_columns("broken"), rejected + torn, text.done)
+        yield Rows(lines.filter(sound).drop_columns("broken"), rejected + torn, text.done)
 
 
 def _refuse_twins(path: Path, names: Sequence[str]) -> None:
     twins = sorted({name for name in names if names.count(name) > 1})
     if twins:
-        raise UnreadableFile(path, f"it has the column {_shown(twins[0])} more than once")
+        raise UnreadableFile(path, f"it has the column {shown(twins[0])} more than once")
 
 
 # --- columns: what the file calls them, what they are -----------------------------------------------------------------
@@ -605,7 +636,7 @@ class _Column:
     """A column as one file has it."""
 
     name: str
-    found: _Found
+    found: FoundColumn
 
 
 @dataclass(frozen=True)
@@ -623,7 +654,7 @@ class _Layout:
         return {name for file in self.files for name, column in file.items() if column.found.kind != "empty"}
 
 
-def _layout(contract: Contract, files: Sequence[_File]) -> _Layout:
+def _layout(contract: Contract, files: Sequence[SourceFile]) -> _Layout:
     """Match what the files have to the contract; names count without case and outer spaces, as SQL has it.
 
     Raises
@@ -643,7 +674,7 @@ def _layout(contract: Contract, files: Sequence[_File]) -> _Layout:
     return _Layout(renamed, attributes, notes)
 
 
-def _matched(contract: Contract, file: _File, dropped: dict[str, list[str]]) -> dict[str, _Column]:
+def _matched(contract: Contract, file: SourceFile, dropped: dict[str, list[str]]) -> dict[str, _Column]:
     """Columns worth reading by plain name; why the others are not is added to ``dropped``."""
     kept: dict[str, _Column] = {}
     for name, found in file.columns.items():
@@ -651,14 +682,16 @@ def _matched(contract: Contract, file: _File, dropped: dict[str, list[str]]) -> 
         why = _why_left_out(contract, plain, found, plain in kept)
         if why is None:
             kept[plain] = _Column(name, found)
-        elif plain not in _UNREAD_EVIDENCE and _shown(name) not in dropped.setdefault(why, []):
-            dropped[why].append(_shown(name))
+        elif shown(name) not in dropped.setdefault(why, []):
+            dropped[why].append(shown(name))
     return kept
 
 
-def _why_left_out(contract: Contract, plain: str, found: _Found, taken: bool) -> str | None:
+def _why_left_out(contract: Contract, plain: str, found: FoundColumn, taken: bool) -> str | None:
     if taken:
         return "as another column differs from it only in case or outer spaces"
+    if plain in _EVIDENCE and contract is EVENTS and found.kind not in (*_ACCEPTED_KINDS["text"], "empty"):
+        return "not being text"
     if plain in contract.kinds:
         return None
     if not contract.attributes:
@@ -672,10 +705,10 @@ def _why_left_out(contract: Contract, plain: str, found: _Found, taken: bool) ->
     return "being lists or structures" if found.kind in ("texts", "listed", "nested") else None
 
 
-def _check_columns(contract: Contract, file: _File, columns: Mapping[str, _Column]) -> None:
+def _check_columns(contract: Contract, file: SourceFile, columns: Mapping[str, _Column]) -> None:
     missing = [name for name in contract.required if name not in columns]
     if missing:
-        raise MissingColumns(contract.table, missing, [_shown(name) for name in file.columns])
+        raise MissingColumns(contract.table, missing, [shown(name) for name in file.columns])
     for name, wanted in contract.kinds.items():
         kind = columns[name].found.kind if name in columns else "empty"
         if kind != "empty" and kind not in _ACCEPTED_KINDS[wanted]:
@@ -688,11 +721,11 @@ def _agreed(contract: Contract, plain: str, files: Sequence[Mapping[str, _Column
     for column in columns:
         if column.found.kind != columns[0].found.kind:
             both = f"{columns[0].found.described} in one file and {column.found.described} in another"
-            raise WrongColumnType(contract.table, _shown(column.name), both, "one type")
+            raise WrongColumnType(contract.table, shown(column.name), both, "one type")
     return _Column(columns[0].name.strip(), columns[0].found)
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
     """A column or file name as it may stand in a message: a file without a header has people's values there."""
     return re.sub(CONTROL, "?", re.sub(EMAIL, REDACTED, name))[:80]
 
@@ -716,7 +749,7 @@ def _stage_file(
     contract: Contract,
     layout: _Layout,
     number: int,
-    file: _File,
+    file: SourceFile,
     progress: Progress | None,
 ) -> None:
     """Check one file's rows, batch by batch, into the table ``{table}_staged``."""
@@ -743,15 +776,19 @@ def _staged_columns(contract: Contract, layout: _Layout) -> str:
     return ", ".join(["source integer", "position bigint", *columns, "reason varchar", "raw varchar"])
 
 
+_REDUCE = {"agent": classify_agents, "network": classify_networks, "link": classify_links}
+
+
 def _given(contract: Contract, layout: _Layout, columns: Mapping[str, _Column], rows: pa.Table) -> pa.Table:
-    """The batch under our names: ``given_{column}`` for every column, nulls where the file has none, and the agent."""
+    """The batch under our names: ``given_{column}`` for every column, nulls where it has none, and the reduced evidence."""
     rows = rows.rename_columns(["position", *(f"given_{name}" for name in columns)])
     absent = dict.fromkeys(contract.kinds, "text") | {a: column.found.kind for a, column in layout.attributes.items()}
     for name, kind in absent.items():
         if name not in columns:
             rows = rows.append_column(f"given_{name}", pa.nulls(len(rows), _TYPES[kind]))
     if contract is EVENTS:
-        rows = rows.append_column("agent", classify_agents(rows["given_user_agent"].combine_chunks()))
+        for raw, kept in _EVIDENCE.items():
+            rows = rows.append_column(kept, _REDUCE[kept](rows[f"given_{raw}"].combine_chunks()))
     return rows
 
 
@@ -937,7 +974,7 @@ def _attributes(
         attribute = _Attribute(alias, name, form, kind)
         if wanted is not None and wanted != attribute.type:
             earlier = f"{'text' if wanted == pa.string() else 'a number'}, as in the files before,"
-            raise WrongColumnType(contract.table, _shown(name), column.found.described, earlier)
+            raise WrongColumnType(contract.table, shown(name), column.found.described, earlier)
         attributes.append(attribute)
     return attributes
 
@@ -964,7 +1001,7 @@ def _value_notes(
 ) -> Iterator[str]:
     """What was taken in otherwise than it was written."""
     kept = {attribute.column for attribute in attributes}
-    empty = [_shown(column.name) for alias, column in layout.attributes.items() if alias not in kept]
+    empty = [shown(column.name) for alias, column in layout.attributes.items() if alias not in kept]
     if empty:
         yield f"left out of {contract.table}, being empty: {', '.join(empty)}"
     if "timezone" in contract.kinds:
@@ -978,7 +1015,7 @@ def _value_notes(
         if attribute.form == "number":
             infinite = f"isinf({attribute.value})"
             yield from _counted(
-                con, contract, infinite, f"have an infinite {_shown(attribute.name)}; it counts as missing"
+                con, contract, infinite, f"have an infinite {shown(attribute.name)}; it counts as missing"
             )
 
 
@@ -1026,7 +1063,9 @@ def _settle(con: duckdb.DuckDBPyConnection, contract: Contract, payload: Mapping
     con.execute(f"create temp table {table}_settled (source integer, position bigint, same boolean)")
     seen = f"select {key} from {table}_typed where false"
     if known:
-        same = " and ".join(f"typed.{name} is not distinct from known.{name}" for name in content)
+        same = " and ".join(
+            f"(typed.{name} is not distinct from known.{name}{_or_never_kept(name)})" for name in content
+        )
         con.execute(
             f"insert into {table}_settled select source, position, {same} "
             f"from {table}_typed as typed join {known} as known using ({key})"
@@ -1047,6 +1086,10 @@ def _settle(con: duckdb.DuckDBPyConnection, contract: Contract, payload: Mapping
     """)
     (repeated,) = _one(con, f"select count(*) from {table}_settled where same")
     return int(repeated)
+
+
+def _or_never_kept(name: str) -> str:
+    return f" or known.{name} is null" if name in _LATER_KEPT else ""
 
 
 def _accepted(con: duckdb.DuckDBPyConnection, contract: Contract, payload: Mapping[str, str]) -> None:

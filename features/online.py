@@ -29,7 +29,7 @@ import numpy.typing as npt
 from features.catalogue import Catalogue
 from features.errors import StoreUnavailable
 from features.packing import pack, unpack
-from features.state import States, anchors
+from features.state import States, anchors, words
 
 Found = npt.NDArray[np.bool_]
 
@@ -98,7 +98,7 @@ class StateStore(Protocol):
             Without repeats.
         change
             Gets what ``read`` would answer, as an array it may write to, and returns the rows to store. It may be
-            called more than once.
+            called more than once. Who was not there and is left as nobody stays unknown.
         """
 
     def delete(self, subscriber_id: str) -> bool:
@@ -164,7 +164,9 @@ class SqliteStateStore:
         """See ``StateStore.revise``. One transaction."""
         with self._writing() as connection, _transaction(connection):
             states, found = self._unpacked(subscriber_ids, _rows(connection, subscriber_ids), catalogue)
-            return _upsert(connection, subscriber_ids, change(states.copy(), found))
+            changed = change(states.copy(), found)
+            places = np.flatnonzero(found | differing(states, changed))
+            return _upsert(connection, [subscriber_ids[i] for i in places.tolist()], changed[places])
 
     def delete(self, subscriber_id: str) -> bool:
         """See ``StateStore.delete``. The freed bytes are overwritten, in the database and in its log."""
@@ -256,6 +258,11 @@ class SqliteStateStore:
                 yield connection
         except (sqlite3.Error, OSError) as error:
             raise _unavailable(error) from error
+
+
+def differing(states: States, others: States) -> npt.NDArray[np.bool_]:
+    """Which rows are not the same bytes."""
+    return np.asarray((words(states, np.uint64) != words(others, np.uint64)).any(axis=1))
 
 
 @contextmanager

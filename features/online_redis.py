@@ -36,7 +36,7 @@ from typing import TypeVar
 
 from features.catalogue import Catalogue
 from features.errors import StoreUnavailable
-from features.online import READ_TIMEOUT_S, WRITER_TIMEOUT_S, Found
+from features.online import READ_TIMEOUT_S, WRITER_TIMEOUT_S, Found, differing
 from features.packing import pack, unpack
 from features.resp import Address, Answer, Refusal, Wire, binary_command, command, connect, encoded
 from features.state import States, anchors
@@ -161,7 +161,10 @@ class RedisStateStore:
                 seen[i] = value
             # All of them again, each as it was when it was last seen: `change` may go by position.
             states, found = self._unpacked([value[ANCHOR.size :] if value else None for value in seen], catalogue)
-            changed = _values(change(states.copy(), found))
+            after = change(states.copy(), found)
+            moved, changed = found | differing(states, after), _values(after)
+            places = [i for i in places if moved[i]]
+            ids = [subscriber_ids[i] for i in places]
             rows = [[seen[i], changed[i]] for i in places]
             parts = _slices(len(places), ROWS_PER_TRIP)
             outcomes = [outcome for part in parts for outcome in self._run(_SWAP, ids[part], rows[part], again=False)]

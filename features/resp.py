@@ -42,8 +42,8 @@ PORT = 6379
 SCHEMES = ("redis", "rediss", "unix")
 LONGEST_LINE = 1_024
 LONGEST_VALUE = 64 * 2**20
-DEEPEST = 4
-"""Of answers within answers; SCAN's are two deep."""
+DEEPEST = 5
+"""Of answers within answers: XREADGROUP's are that deep, SCAN's two."""
 USUAL_BUFFER = 256 * 2**10
 LARGEST_KEPT_BUFFER = 8 * 2**20
 """A connection's buffer grows with its largest answer; beyond this it is given back."""

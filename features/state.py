@@ -1,8 +1,12 @@
 """A subscriber's state: a fixed-width row, its identity, how it is carried in time and how two rows merge.
 
 What enters and leaves: numpy structured arrays, one element per subscriber, laid out as ``Catalogue.fields`` says. The
-promise: ``merge`` is commutative and associative with ``identity`` as its neutral element, and at one anchor it is exact:
+promise: ``merge`` is commutative and associative with ``identity`` as its neutral element, and at one landmark it is exact:
 sums are multiples of ``QUANTUM`` and add without rounding.
+
+Two instants go with a row. ``*_as_of`` says what it knows: everything received before. ``*_decayed_at``, the landmark, says
+from where decayed sums are measured: an event there weighs 1, one before it less, one after it more. Knowing more leaves the
+landmark where it is, so an event is added to a row by adding its term.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.catalogue import HOUR_UNITS, VIEWS, Catalogue, Field, Fold, as_of_name
+from features.catalogue import DECAYED_VIEWS, HOUR_UNITS, VIEWS, Catalogue, Field, Fold, as_of_name, decayed_at_name
 
 States = npt.NDArray[Any]
 """Structured array, shape (subscribers,), dtype ``Catalogue.dtype``."""
@@ -23,7 +27,13 @@ QUANTUM = 2.0**-32
 MONEY_QUANTUM = 2.0**-20
 """The same for money, about a millionth of a unit: amounts are larger, and must fit 64 bits (``intake`` bounds them)."""
 HOUR_CEILING = 2**16 - 1
+CEILINGS = {"<u2": HOUR_CEILING, "<u4": 2**32 - 1}
+"""Vectors saturate: at the most that they can hold they stay, whatever is added in whatever order."""
 MICROSECONDS_PER_DAY = 86_400_000_000
+LONGEST_LEAD_DAYS = 28
+"""A row knows of nothing that happened so long after its landmark: in 64 bits of quanta, what is halved daily fits 31 days."""
+_WEEK = 7 * MICROSECONDS_PER_DAY
+_FIRST_MONDAY = 4 * MICROSECONDS_PER_DAY
 
 
 def identity(catalogue: Catalogue, count: int) -> States:
@@ -31,57 +41,73 @@ def identity(catalogue: Catalogue, count: int) -> States:
     return np.repeat(catalogue.blank, count)
 
 
+def week_of(as_of: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The landmark of a row as of each instant, unless it has one already: Monday 00:00 UTC, at or before it."""
+    return np.asarray(np.floor((as_of - _FIRST_MONDAY) / _WEEK) * _WEEK + _FIRST_MONDAY, dtype=np.float64)
+
+
 def carried(states: States, catalogue: Catalogue, to: float | npt.NDArray[np.float64]) -> States:
-    """The same rows seen from a later (or earlier) instant: decayed sums shrink, anchors move, all else stays.
+    """The same rows seen from a later (or earlier) landmark: decayed sums shrink, all else stays, what is known too.
 
     Parameters
     ----------
     to
-        Microseconds since 1970 UTC, one for all rows or one per row. Rows whose view was never written keep NaN anchors.
+        Microseconds since 1970 UTC, one for all rows or one per row. Views that were never written keep NaN.
     """
     moved = states.copy()
     target = np.broadcast_to(np.asarray(to, dtype=np.float64), states.shape)
-    for field in catalogue.fields:
-        if field.fold is Fold.DECAYED:
-            factor = decay_factor(states[as_of_name(field.view)], target, field)
-            value = states[field.name]
-            moved[field.name] = value * (factor if value.ndim == 1 else factor[:, None])
-    for view in VIEWS:
-        written = ~np.isnan(states[as_of_name(view)])
-        moved[as_of_name(view)][written] = target[written]
+    for view in DECAYED_VIEWS:
+        _carry(moved, catalogue, view, target)
     return moved
 
 
-def decay_factor(anchor: npt.NDArray[np.float64], to: npt.NDArray[np.float64], field: Field) -> npt.NDArray[np.float64]:
+def _carry(states: States, catalogue: Catalogue, view: str, to: npt.NDArray[np.float64]) -> None:
+    """Move one view's landmark, in place."""
+    landmark = states[decayed_at_name(view)]
+    for field in catalogue.fields_of(view):
+        if field.fold is Fold.DECAYED:
+            factor = decay_factor(landmark, to, field)
+            value = states[field.name] * (factor if field.length == 1 else factor[:, None])
+            whole = field.dtype in CEILINGS
+            states[field.name] = np.minimum(np.rint(value), CEILINGS[field.dtype]) if whole else value
+    landmark[:] = np.where(np.isnan(landmark), np.nan, to)
+
+
+def decay_factor(
+    landmark: npt.NDArray[np.float64], to: npt.NDArray[np.float64], field: Field
+) -> npt.NDArray[np.float64]:
     """2 to the minus (elapsed / half-life); 1 where the view was never written."""
     assert field.half_life_days is not None
-    elapsed_days = np.nan_to_num(to - anchor, nan=0.0) / MICROSECONDS_PER_DAY
+    elapsed_days = np.nan_to_num(to - landmark, nan=0.0) / MICROSECONDS_PER_DAY
     return np.asarray(np.exp2(-elapsed_days / field.half_life_days), dtype=np.float64)
 
 
 def merge(left: States, right: States, catalogue: Catalogue) -> States:
     """State of the union of two disjoint event sets, row by row.
 
-    Both sides are first carried to the later of their anchors. What cannot be folded (profile attributes) is taken from
+    Both sides are first carried to the later of their landmarks. What cannot be folded (profile attributes) is taken from
     the side whose profile is newer; where they are equally old or one side does not know, the larger known value wins,
     so that the two sides may still be exchanged.
     """
     newer = _profile_age_order(left, right)
-    to = np.fmax(anchors(left), anchors(right))
-    left, right = carried(left, catalogue, to), carried(right, catalogue, to)
+    left, right = left.copy(), right.copy()
+    for view in DECAYED_VIEWS:
+        to = np.fmax(left[decayed_at_name(view)], right[decayed_at_name(view)])
+        _carry(left, catalogue, view, to)
+        _carry(right, catalogue, view, to)
     merged = left.copy()
     for field in catalogue.fields:
-        if field.dtype == "<u2":
+        if field.dtype in CEILINGS:
             # Saturating: at the ceiling, too, any order gives the same.
-            total = left[field.name].astype(np.uint32) + right[field.name]
-            merged[field.name] = np.minimum(total, HOUR_CEILING)
+            total = left[field.name].astype(np.uint64) + right[field.name]
+            merged[field.name] = np.minimum(total, CEILINGS[field.dtype])
         elif field.fold in (Fold.SUM, Fold.DECAYED):
             merged[field.name] = left[field.name] + right[field.name]
         elif field.fold is Fold.MAX:
             merged[field.name] = np.fmax(left[field.name], right[field.name])
         elif field.fold is Fold.MIN:
             merged[field.name] = np.fmin(left[field.name], right[field.name])
-        elif field.name == as_of_name(field.view):
+        elif field.name in (as_of_name(field.view), decayed_at_name(field.view)):
             merged[field.name] = np.fmax(left[field.name], right[field.name])
         else:
             merged[field.name] = _latest(left[field.name], right[field.name], field, newer)

@@ -27,7 +27,7 @@ import pyarrow as pa
 from feast.errors import FeastError
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-from feast.protos.feast.types.Value_pb2 import FloatList, Int32List, Value
+from feast.protos.feast.types.Value_pb2 import Int32List, Int64List, Value
 from feast.repo_config import FeastConfigBaseModel, load_repo_config
 from google.protobuf.message import DecodeError
 from pydantic import SecretStr, field_validator
@@ -48,7 +48,7 @@ REPOSITORY = Path(__file__).parent / "repo"
 
 _URL_FROM_ENVIRONMENT = f"${{{STORE_URL}}}"
 """Feast puts the environment into its YAML; what is not set stays as it is written."""
-_KINDS = {"<f8": "double_val", "<f4": "float_list_val", "<u2": "int32_list_val"}
+_KINDS = {"<f8": "double_val", "<u4": "int64_list_val", "<u2": "int32_list_val"}
 """How a stored field travels in Feast's messages."""
 _FAILURES = (FeastError, DecodeError, duckdb.Error, pa.ArrowException, sqlite3.Error, OSError, ValueError, TypeError)
 """What Feast, DuckDB and Arrow raise when a store is missing, broken or not what it says."""
@@ -328,8 +328,8 @@ def _from_protobuf(rows: Sequence[Mapping[str, Value]], field: Field, blank: Sta
 
 
 def _to_protobuf(column: npt.NDArray[Any], field: Field) -> list[Value]:
-    if field.dtype == "<f4":
-        return [Value(float_list_val=FloatList(val=vector)) for vector in column.tolist()]
+    if field.dtype == "<u4":
+        return [Value(int64_list_val=Int64List(val=vector)) for vector in column.tolist()]
     if field.dtype == "<u2":
         return [Value(int32_list_val=Int32List(val=vector)) for vector in column.tolist()]
     return [Value() if np.isnan(number) else Value(double_val=number) for number in column.tolist()]

@@ -17,7 +17,7 @@ from pathlib import Path
 import feast
 from feast.data_format import ParquetFormat
 from feast.feast_object import FeastObject
-from feast.types import Array, FeastType, Float32, Float64, Int32, String
+from feast.types import Array, FeastType, Float64, Int32, Int64, String
 
 from features.asof import EVENT_TIMESTAMP, SUBSCRIBER_ID, WRITTEN_AT
 from features.catalogue import VIEWS, Catalogue, Field
@@ -121,7 +121,7 @@ def _feature(field: Field) -> feast.Field:
 
 
 def _feast_type(field: Field) -> FeastType:
-    types: dict[str, FeastType] = {"<f8": Float64, "<f4": Array(Float32), "<u2": Array(Int32)}
+    types: dict[str, FeastType] = {"<f8": Float64, "<u4": Array(Int64), "<u2": Array(Int32)}
     return types[field.dtype]
 
 

@@ -1,11 +1,12 @@
-"""Learning a list's own words: content categories, attributes with their categories, time zones.
+"""Learning a list's own words: content categories, attributes with their categories, time zones; and its machines.
 
 What enters: a backend with the log's views and an instant. What leaves: a grown ``Catalogue``. The promise: only what was
-known before the instant is learnt, and what was learnt before keeps its place.
+known before the instant is learnt, and what was learnt before keeps its place (but for the machines, learnt anew each time).
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from zoneinfo import available_timezones
 
@@ -15,6 +16,7 @@ import ibis.expr.types as ir
 
 from features.catalogue import CATEGORY_LIMIT, CONTENT_SLOTS, Attribute, Catalogue
 from features.contract import SUBSCRIBER_COLUMNS
+from features.machines import learn_machines, pattern_counts
 
 
 def learn(con: ibis.BaseBackend, until: datetime, catalogue: Catalogue) -> Catalogue:
@@ -28,11 +30,12 @@ def learn(con: ibis.BaseBackend, until: datetime, catalogue: Catalogue) -> Catal
     subscribers = con.table("subscribers").filter(lambda t: t.created_at < ibis.literal(until))
     names = [name for name in subscribers.columns if name not in SUBSCRIBER_COLUMNS]
     zones = _most_frequent(subscribers.select(word=subscribers.timezone), 10_000)
-    return catalogue.grown(
+    grown = catalogue.grown(
         content=_contents(con, until),
         attributes=[_attribute(subscribers, name) for name in names],
         timezones=[zone for zone in zones if zone in available_timezones()],
     )
+    return replace(grown, machines=learn_machines(pattern_counts(con, until)))
 
 
 def _contents(con: ibis.BaseBackend, until: datetime) -> list[str]:

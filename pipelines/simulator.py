@@ -158,10 +158,28 @@ _AGENTS = (*_BROWSERS, *_SCANNERS, _PREFETCH_AGENT, _PROXY_AGENT, _APPLE_AGENT)
 _APPLE, _GMAIL, _OTHER_PROGRAM = range(3)
 _PROGRAM_SHARES = (0.35, 0.33, 0.32)
 _SCANNED_SHARE = 0.06
+_NAMED_SCANNER_SHARE = 0.4
+"""Of scanned mailboxes: those whose scanner gives its own name; the others look like browsers."""
+_SCANNER_RANGES = (("cloud", 0.45), ("gateway", 0.25), ("hidden", 0.30))
+_SINGLE_LINK_SHARE, _SLOW_SCAN_SHARE, _LATE_SCAN_SHARE = 0.25, 0.15, 0.10
+"""Of scanned mailboxes: one link only is tried, minutes later. Of scanners' clicks: learnt of late, one by one."""
+_DISGUISED_PREFETCH_SHARE = 0.12
+_VPN_SHARE, _QUICK_SHARE = 0.04, 0.06
+"""Of people: behind an address of a cloud; told of new mail at once, so that they read some of it within a minute."""
 
-# Ranges reserved for documentation (RFC 5737): people, proxies, scanners. 254 hosts each.
-_NETWORKS = ("192.0.2", "198.51.100", "203.0.113")
-_ADDRESSES = tuple(f"{network}.{host}" for network in _NETWORKS for host in range(1, 255))
+# People, and machines that hide among them, have addresses reserved for documentation (RFC 5737); other machines have those
+# of the providers they stand for, because that is what tells them: mail-privacy relays, Google's image proxy, a cloud (some
+# people too, behind a VPN), a security gateway.
+_RANGES = {
+    "people": ("192.0.2", 254),
+    "apple": ("17.58.101", 64),
+    "relay": ("104.28.30", 64),
+    "proxy": ("66.249.84", 127),
+    "cloud": ("3.5.140", 100),
+    "gateway": ("209.222.82", 40),
+    "hidden": ("203.0.113", 100),
+}
+_ADDRESSES = tuple(f"{network}.{host}" for network, hosts in _RANGES.values() for host in range(1, hosts + 1))
 
 _LINKS_PER_CATEGORY = 5
 _PAGES = tuple(
@@ -278,6 +296,10 @@ class _Mailbox:
     program: Integers
     is_scanned: Flags
     scanner_agent: Integers
+    scanner_ip: Integers
+    scans_one: Flags
+    scans_slowly: Flags
+    is_quick: Flags
     browser: Integers
     ip: Integers
     soft_bounce_rate: Floats
@@ -578,6 +600,18 @@ def _lead(rng: np.random.Generator, intent: Floats, source: Integers, created: F
     )
 
 
+def _addresses(rng: np.random.Generator, which: str, count: int) -> Integers:
+    """Codes of addresses drawn from one of ``_RANGES``."""
+    names = list(_RANGES)
+    first = sum(_RANGES[name][1] for name in names[: names.index(which)])
+    return first + rng.integers(_RANGES[which][1], size=count)
+
+
+def _scanner_addresses(rng: np.random.Generator, count: int) -> Integers:
+    which = _drawn(rng, [share for _, share in _SCANNER_RANGES], count)
+    return np.choose(which, [_addresses(rng, name, count) for name, _ in _SCANNER_RANGES])
+
+
 def _partly_known(rng: np.random.Generator, codes: Integers, missing_share: float) -> Integers:
     return np.where(rng.random(len(codes)) < missing_share, -1, codes)
 
@@ -595,13 +629,18 @@ def _lead_hours(rng: np.random.Generator, propensity: Floats, created: Floats) -
 
 def _mailbox(rng: np.random.Generator, count: int) -> _Mailbox:
     program = _drawn(rng, _PROGRAM_SHARES, count)
-    known_agent = len(_BROWSERS) + rng.integers(len(_SCANNERS), size=count)
+    named = len(_BROWSERS) + rng.integers(len(_SCANNERS), size=count)
+    disguised = rng.integers(len(_BROWSERS), size=count)
     return _Mailbox(
         program=program,
         is_scanned=rng.random(count) < _SCANNED_SHARE,
-        scanner_agent=np.where(rng.random(count) < 0.6, known_agent, 0),
+        scanner_agent=np.where(rng.random(count) < _NAMED_SCANNER_SHARE, named, disguised),
+        scanner_ip=_scanner_addresses(rng, count),
+        scans_one=rng.random(count) < _SINGLE_LINK_SHARE,
+        scans_slowly=rng.random(count) < _SLOW_SCAN_SHARE,
+        is_quick=rng.random(count) < _QUICK_SHARE,
         browser=rng.integers(len(_BROWSERS), size=count),
-        ip=rng.integers(254, size=count),
+        ip=np.where(rng.random(count) < _VPN_SHARE, _addresses(rng, "cloud", count), _addresses(rng, "people", count)),
         soft_bounce_rate=np.where(rng.random(count) < 0.03, 0.10, 0.003),
         allows_profiling=_drawn(rng, (0.02, 0.88, 0.10), count),
         allows_open_tracking=_drawn(rng, (0.02, 0.86, 0.12), count),
@@ -724,24 +763,30 @@ def _deliver(
 
 
 def _prefetch(rng: np.random.Generator, delivered: _Sends, people: _People) -> list[Rows]:
-    """Mail-privacy prefetch: seconds to an hour after arrival, whatever the person thinks of the mail."""
+    """Mail-privacy prefetch: seconds to an hour after arrival, whatever the person thinks of the mail; some disguised."""
     fetched = (people.mailbox.program[delivered.who] == _APPLE) & (rng.random(len(delivered.who)) < 0.95)
     who, hour = delivered.who[fetched], delivered.hour[fetched]
     delay = _SECOND * np.exp(rng.uniform(np.log(3), np.log(3600), len(who)))
-    ip = 254 + rng.integers(127, size=len(who))
-    return [_rows("open", who, hour + delay, agent=_AGENTS.index(_PREFETCH_AGENT), ip=ip, is_human=False)]
+    disguised = rng.random(len(who)) < _DISGUISED_PREFETCH_SHARE
+    agent = np.where(disguised, _AGENTS.index(_APPLE_AGENT), _AGENTS.index(_PREFETCH_AGENT))
+    own = np.where(rng.random(len(who)) < 0.5, _addresses(rng, "apple", len(who)), _addresses(rng, "relay", len(who)))
+    hidden = disguised & (rng.random(len(who)) < 0.5)
+    ip = np.where(hidden, _addresses(rng, "hidden", len(who)), own)
+    return [_rows("open", who, hour + delay, agent=agent, ip=ip, is_human=False)]
 
 
 def _scan(rng: np.random.Generator, delivered: _Sends, campaign: _Campaign, people: _People) -> list[Rows]:
-    """Link scanners: two to five clicks within 1 to 8 seconds of arrival, the unsubscribe link among them."""
+    """Link scanners: one to five clicks within 1 to 8 seconds of arrival or minutes later, the unsubscribe link among them."""
     scanned = people.mailbox.is_scanned[delivered.who] & (rng.random(len(delivered.who)) < 0.3)
-    times = rng.integers(2, 6, size=int(scanned.sum()))
-    who, hour = np.repeat(delivered.who[scanned], times), np.repeat(delivered.hour[scanned], times)
+    mailbox, chosen = people.mailbox, delivered.who[scanned]
+    times = np.where(mailbox.scans_one[chosen], 1, rng.integers(2, 6, size=len(chosen)))
+    waits = np.where(mailbox.scans_slowly[chosen], _SECOND * rng.uniform(30, 900, len(chosen)), 0.0)
+    who, hour = np.repeat(chosen, times), np.repeat(delivered.hour[scanned] + waits, times)
     category = campaign.categories[rng.integers(len(campaign.categories), size=len(who))]
     is_opt_out = rng.random(len(who)) < 0.15
     evidence: Mapping[str, Any] = {
-        "agent": people.mailbox.scanner_agent[who],
-        "ip": 508 + people.mailbox.ip[who] % 40,
+        "agent": mailbox.scanner_agent[who],
+        "ip": mailbox.scanner_ip[who],
         "is_human": False,
     }
     return [
@@ -799,7 +844,10 @@ def _looked(rng: np.random.Generator, delivered: _Sends, people: _People, clock:
     waited = (expected <= luck[:, None]).sum(axis=1)
     each = np.arange(len(seen))
     within = 1 - (expected[each, waited] - luck) / looks[each, waited]
-    return delivered.who[seen], delivered.hour[seen] + waited + np.clip(within, 0, 1)
+    who, hour = delivered.who[seen], delivered.hour[seen]
+    at_once = people.mailbox.is_quick[who] & (rng.random(len(who)) < 0.3)
+    waited_for = np.where(at_once, _SECOND * rng.uniform(2, 60, len(who)), waited + np.clip(within, 0, 1))
+    return who, hour + waited_for
 
 
 def _opt_out(
@@ -826,7 +874,7 @@ def _open_rows(rng: np.random.Generator, who: Integers, hour: Floats, people: _P
             who[chosen],
             np.concatenate([hour[noticed], hour[again] + days_later]),
             agent=np.where(is_proxy, _AGENTS.index(_PROXY_AGENT), own),
-            ip=np.where(is_proxy, 254 + 127 + rng.integers(127, size=len(chosen)), people.mailbox.ip[who[chosen]]),
+            ip=np.where(is_proxy, _addresses(rng, "proxy", len(chosen)), people.mailbox.ip[who[chosen]]),
         )
     ]
 
@@ -990,7 +1038,10 @@ def _as_received(
     is_refused_open = (rows["kind"] == EVENT_TYPES.index("open")) & (people.mailbox.allows_open_tracking[who] == 0)
     delay = _SECOND * (0.05 + rng.exponential(2, len(rows)))
     late = rng.uniform(0.5, 72, len(rows))
-    rows["received"] = hour + np.where(rng.random(len(rows)) < _LATE_SHARE, late, delay)
+    is_scan = (rows["kind"] == EVENT_TYPES.index("click")) & ~rows["is_human"]
+    rows["received"] = hour + np.where(
+        rng.random(len(rows)) < np.where(is_scan, _LATE_SCAN_SHARE, _LATE_SHARE), late, delay
+    )
     kept = (hour >= 0) & (rows["received"] < clock.end) & ~is_refused_open
     received: Rows = rows[kept & (~rows["is_human"] | (hour <= leaving.hour[who]))]
     return received

@@ -109,12 +109,11 @@ def _later_activity(
     folder: Folder, subscriber_id: pa.Array, after: datetime, until: datetime
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Whose and at which local hour of day each later engagement was; whose as a position in ``subscriber_id``."""
-    events = folder.events
+    events = folder.known(microseconds(until))
     later = events.filter(
         events.event_type.isin(ENGAGEMENT_TYPES),
         events.human >= HUMAN_THRESHOLD,
         events.occurred_us >= microseconds(after),
-        events.received_us < microseconds(until),
     )
     table = folder.con.to_pyarrow(
         later.select("subscriber_id", "hour_of_week").order_by(["subscriber_id", "hour_of_week"])

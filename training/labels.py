@@ -92,8 +92,7 @@ def sends(folder: Folder, response: Response, horizon: timedelta, after: datetim
         Sends in ``[after, known_until)`` that were received before ``known_until``. Where the horizon is not over by then
         the label is NaN.
     """
-    events = folder.events
-    events = events.filter(events.received_us < microseconds(known_until))
+    events = folder.known(microseconds(known_until))
     sent = events.filter(events.event_type == "sent", events.occurred_us >= microseconds(after))
     sent = sent.select("event_id", "subscriber_id", "campaign_id", "hour_of_week", sent_us="occurred_us")
     wanted = RESPONSE_TYPES if response == "any" else (response,)
@@ -132,8 +131,8 @@ def if_mature(
 
 def _told(folder: Folder, spine: Spine, known_until: datetime, kinds: tuple[str, ...]) -> ir.Table:
     """Events of these kinds by spine row; ``known`` says whether they count as of the row's instant."""
-    events = folder.events
-    events = events.filter(events.event_type.isin(kinds), events.received_us < microseconds(known_until))
+    events = folder.known(microseconds(known_until))
+    events = events.filter(events.event_type.isin(kinds))
     joined = events.join(ibis.memtable(spine.to_table()), "subscriber_id")
     known = (joined.received_us < joined.as_of_us) & (joined.occurred_us < joined.as_of_us)
     return joined.mutate(known=known)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,8 +14,10 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import strategies as st
 
+from features import event as told
 from features.catalogue import (
     AFFINITY_HALF_LIFE_DAYS,
+    CONTENT_UNITS,
     DECAYED_TYPES,
     HALF_LIVES_DAYS,
     HOUR_UNITS,
@@ -25,6 +27,7 @@ from features.catalogue import (
 )
 from features.clock import microseconds
 from features.contract import ENGAGEMENT_TYPES, EVENT_SCHEMA, EVENT_TYPES, UTC_MICROSECONDS
+from features.judge import judge, table_of
 from features.state import States, identity
 
 START = datetime(2026, 3, 20, tzinfo=UTC)
@@ -46,6 +49,15 @@ class Event:
     content: tuple[str, ...] | None = None
     value: float | None = None
     agent: str = "unknown"
+    network: str | None = None
+    link: str | None = None
+
+    @property
+    def told(self) -> told.Event:
+        """The same as the log's own object."""
+        fixed = (self.campaign_id, self.content, self.value, self.agent, self.network, self.link)
+        occurred, received = microseconds(self.occurred_at), microseconds(self.received_at)
+        return told.Event(self.event_id, self.subscriber_id, self.event_type, occurred, received, *fixed)
 
 
 @dataclass(frozen=True)
@@ -71,7 +83,7 @@ class Log:
         con.raw_sql("SET TimeZone = 'UTC'")
         campaigns = [{"campaign_id": name, "content": list(words)} for name, words in self.campaigns.items()]
         tables = {
-            "events": pa.Table.from_pylist([vars(event) for event in self.events], schema=EVENT_SCHEMA),
+            "events": pa.Table.from_pylist([vars(event) for event in self.events], schema=NULLABLE),
             "subscribers": pa.Table.from_pylist([vars(who) for who in self.subscribers], schema=SUBSCRIBER_SCHEMA),
             "campaigns": pa.Table.from_pylist(campaigns, schema=CAMPAIGN_SCHEMA),
         }
@@ -94,6 +106,8 @@ SUBSCRIBER_SCHEMA = pa.schema(
         ("job", pa.string()),
     ]
 )
+NULLABLE = pa.schema([field.with_nullable(True) for field in EVENT_SCHEMA])
+"""As DuckDB sees a Parquet file of events."""
 CAMPAIGN_SCHEMA = pa.schema([("campaign_id", pa.string()), ("content", pa.list_(pa.string()))])
 
 
@@ -115,6 +129,24 @@ def events(draw: st.DrawFn, number: int) -> Event:
         content=draw(st.sampled_from([None, (), ("shoes",), ("shoes", "hats"), ("boats", "hats", "gloves")])),
         value=draw(st.sampled_from([None, 0.0, 19.99, 1e6])),
         agent=draw(st.sampled_from(["unknown", "person", "image_proxy", "prefetch", "scanner"])),
+        network=draw(st.sampled_from([None, "public", "datacentre"])),
+        link=draw(st.sampled_from([None, "aaa", "unsubscribe", "honeypot"])),
+    )
+
+
+@st.composite
+def company(draw: st.DrawFn, event: Event, number: int) -> Event:
+    """An event about the same moment: what makes a burst, or the delivery that it follows too fast."""
+    occurred = event.occurred_at + timedelta(seconds=draw(st.sampled_from([-400_000, -5, -1, 0, 3, 8])))
+    late = draw(st.sampled_from([timedelta(0), timedelta(hours=9), timedelta(days=6)]))
+    return replace(
+        event,
+        event_id=f"beside{number}",
+        event_type=draw(st.sampled_from(["sent", "delivered", "open", "click", "click"])),
+        occurred_at=occurred,
+        received_at=occurred + late,
+        campaign_id=draw(st.sampled_from([event.campaign_id, "c1", "c3"])),
+        link=draw(st.sampled_from([None, "aaa", "bbb", "unsubscribe", "honeypot"])),
     )
 
 
@@ -125,6 +157,8 @@ def logs(draw: st.DrawFn, most: int = 25) -> Log:
     if found and draw(st.booleans()):
         # Ties: two events of one moment.
         found.append(replace(found[0], event_id="tie"))
+    beside = draw(st.lists(st.sampled_from(range(count)), max_size=most // 2)) if count else []
+    found += [draw(company(found[place], number)) for number, place in enumerate(beside)]
     zones = [None, "Nowhere/Land", *ZONES]
     people = [
         Subscriber(
@@ -139,46 +173,41 @@ def logs(draw: st.DrawFn, most: int = 25) -> Log:
     return Log(tuple(found), tuple(people), {"c1": ("hats",)})
 
 
-def naive_states(log: Log, questions: Sequence[tuple[str, datetime]]) -> States:
+def monday_of(at: datetime) -> datetime:
+    """The landmark of a row, unless it is given another."""
+    return datetime(at.year, at.month, at.day, tzinfo=UTC) - timedelta(days=at.weekday())
+
+
+def naive_states(
+    log: Log, questions: Sequence[tuple[str, datetime]], landmark: Callable[[datetime], datetime] = monday_of
+) -> States:
     """What ``Folder.fold`` must give, worked out the slow and obvious way."""
     states = identity(CATALOGUE, len(questions))
     for row, (who, as_of) in zip(states, questions, strict=True):
         known = [e for e in log.events if e.subscriber_id == who and e.received_at < as_of and e.occurred_at < as_of]
         person = next((s for s in log.subscribers if s.subscriber_id == who), None)
         for event in known:
-            _add(row, event, as_of, naive_human(log, event), log, person)
+            _add(row, event, landmark(as_of), naive_human(log, event, as_of), log, person)
         _add_profile(row, person, as_of)
         for name in row.dtype.names:
             if name.endswith("_as_of"):
                 row[name] = microseconds(as_of)
+            if name.endswith("_decayed_at"):
+                row[name] = microseconds(landmark(as_of))
     return states
 
 
-def naive_human(log: Log, event: Event) -> float:
+def naive_human(log: Log, event: Event, as_of: datetime | None = None) -> float:
+    """The verdict on one event, of everything about its subscriber that was received before an instant."""
+    known = [e for e in log.events if e.subscriber_id == event.subscriber_id and (not as_of or e.received_at < as_of)]
     person = next((s for s in log.subscribers if s.subscriber_id == event.subscriber_id), None)
-    if event.event_type not in ENGAGEMENT_TYPES:
-        return 1.0
-    human = {"unknown": 1.0, "person": 1.0, "image_proxy": 0.95, "prefetch": 0.05, "scanner": 0.02}[event.agent]
-    if event.event_type == "click" and any(_is_hasty(event, sent) for sent in log.events):
-        human = min(human, 0.05)
-    if event.event_type == "open" and person is not None and person.consent_open_tracking is False:
-        human = 0.0
-    return human
+    refuses = person is not None and person.consent_open_tracking is False
+    human = judge([e.told for e in known], table_of(None), refuses)
+    return next(h for e, h in zip(known, human, strict=True) if e is event)
 
 
-def _is_hasty(click: Event, sent: Event) -> bool:
-    return (
-        sent.event_type in ("sent", "delivered")
-        and sent.subscriber_id == click.subscriber_id
-        and click.campaign_id is not None
-        and sent.campaign_id == click.campaign_id
-        and sent.received_at <= click.received_at
-        and timedelta(0) <= click.occurred_at - sent.occurred_at < timedelta(seconds=10)
-    )
-
-
-def _add(row: Any, event: Event, as_of: datetime, human: float, log: Log, person: Subscriber | None) -> None:
-    age = (as_of - event.occurred_at) / timedelta(days=1)
+def _add(row: Any, event: Event, landmark: datetime, human: float, log: Log, person: Subscriber | None) -> None:
+    age = (landmark - event.occurred_at) / timedelta(days=1)
     at = microseconds(event.occurred_at)
     kind, value = event.event_type, event.value or 0.0
     row[f"{kind}_count"] += human
@@ -208,7 +237,7 @@ def _add_slots(row: Any, event: Event, human: float, age: float, log: Log, perso
     content = event.content if event.content is not None else log.campaigns.get(event.campaign_id or "", ())
     for word in content:
         slot = CATALOGUE.content.index(word) + 1 if word in CATALOGUE.content else 0
-        weight = human / len(content) * 0.5 ** (age / AFFINITY_HALF_LIFE_DAYS)
+        weight = round(human / len(content) * 0.5 ** (age / AFFINITY_HALF_LIFE_DAYS) * CONTENT_UNITS)
         if event.event_type in ENGAGEMENT_TYPES:
             row["content_engaged"][slot] += weight
         if event.event_type == "sent":

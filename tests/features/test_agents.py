@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.agents import APPLE_PREFETCH, GMAIL_PREFETCH, classify_agents
+from features.agents import APPLE_PREFETCH, GMAIL_PREFETCH, LONGEST, agent_of, classify_agents
 from features.contract import AGENTS
 
 EXAMPLES = {
@@ -48,6 +48,18 @@ def test_the_class_depends_on_nothing_but_the_value(user_agents: list[str | None
 @given(st.text())
 def test_any_text_has_a_class_of_the_contract(user_agent: str) -> None:
     assert classify_agents(pa.array([user_agent])).to_pylist()[0] in AGENTS
+
+
+# Arrow compiles its patterns at every call.
+@settings(deadline=None, max_examples=25)
+@given(st.one_of(st.sampled_from(list(EXAMPLES)), st.text(st.characters(min_codepoint=32, max_codepoint=126))))
+def test_one_is_classed_as_many_are(user_agent: str | None) -> None:
+    assert agent_of(user_agent) == classify_agents(pa.array([user_agent], pa.string()))[0].as_py()
+
+
+def test_a_user_agent_longer_than_any_is_looked_at_in_part() -> None:
+    endless = "Mozilla/5.0 (X11) " + "x" * LONGEST + " curl Googlebot"
+    assert agent_of(endless) == classify_agents(pa.array([endless]))[0].as_py() == "person"
 
 
 def test_nothing_but_nulls_is_unknown() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.catalogue import HOUR_UNITS, Attribute, Catalogue
+from features.catalogue import CONTENT_UNITS, HOUR_UNITS, Attribute, Catalogue
 from features.clock import microseconds
 from features.derive import categorical_names, derive, feature_names, last_engagement_at
 from features.state import MICROSECONDS_PER_DAY, States, identity
@@ -23,7 +23,7 @@ HOUR, DAY = MICROSECONDS_PER_DAY / 24, MICROSECONDS_PER_DAY
 def one(**fields: object) -> States:
     states = identity(CATALOGUE, 1)
     for name in states.dtype.names or ():
-        if name.endswith("_as_of"):
+        if name.endswith(("_as_of", "_decayed_at")):
             states[name] = NOW
     for name, value in fields.items():
         states[name] = value
@@ -104,11 +104,12 @@ def test_money_has_a_mean_only_when_something_was_bought() -> None:
 def test_affinity_is_a_share_and_what_nobody_listed_is_unlisted() -> None:
     engaged = np.zeros((1, 32))
     engaged[0, [0, 1, 2, 9]] = 1, 5, 2, 1
-    states = one(content_engaged=engaged)
+    states = one(content_engaged=engaged * CONTENT_UNITS)
     assert value_of(states, "affinity_[shoes]") == 0.5
     assert value_of(states, "affinity_unlisted") == pytest.approx(0.2)
     assert value_of(states, "affinity_top") == 1
     assert value_of(one(), "affinity_top") == -1
+    assert value_of(states, "affinity_[shoes]", NOW + 90 * DAY) == 2.5 / 5.5
 
 
 def test_hours_of_the_day_are_shares_of_activity() -> None:
@@ -134,7 +135,7 @@ def test_rows_of_a_grown_catalogue_can_be_read_under_the_older_one() -> None:
     states = random_states(8, catalogue=grown)
     states["profile_job"], states["timezone"] = 3, 4
     engaged = np.zeros((5, 32))
-    engaged[:, 3] = 1
+    engaged[:, 3] = CONTENT_UNITS
     states["content_engaged"] = engaged
     features = derive(states, NOW, CATALOGUE)
     assert features.names == feature_names(CATALOGUE)

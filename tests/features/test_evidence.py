@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+from features.clock import microseconds
 from features.contract import EVENT_TYPES
 from features.evidence import evidence
 from tests.features.logs import CATALOGUE, START, Event, Log, Subscriber, logs, naive_human
@@ -16,9 +17,14 @@ SECOND = timedelta(seconds=1)
 
 
 def told(log: Log) -> dict[str, dict[str, Any]]:
-    rows = evidence(log.connect(), CATALOGUE).to_pyarrow().to_pylist()
+    """What stands once all is received."""
+    rows = [row for row in evidence(log.connect(), CATALOGUE).to_pyarrow().to_pylist() if row["superseded_us"] is None]
     assert len(rows) == len(log.events)
     return {row["event_id"]: row for row in rows}
+
+
+def rows_of(log: Log, event_id: str) -> list[dict[str, Any]]:
+    return [row for row in evidence(log.connect(), CATALOGUE).to_pyarrow().to_pylist() if row["event_id"] == event_id]
 
 
 def human(*events: Event, subscribers: tuple[Subscriber, ...] = ()) -> dict[str, float]:
@@ -37,12 +43,9 @@ def test_every_event_is_judged_as_the_naive_rule_says(log: Log) -> None:
     assert {name: row["human"] for name, row in told(log).items()} == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(
-    ("agent", "expected"),
-    [("unknown", 1.0), ("person", 1.0), ("image_proxy", 0.95), ("prefetch", 0.05), ("scanner", 0.02)],
-)
-def test_the_agent_says_who_opened(agent: str, expected: float) -> None:
-    assert human(event("o", "open", agent=agent)) == pytest.approx({"o": expected})
+@pytest.mark.parametrize("agent", ["unknown", "person", "image_proxy", "prefetch", "scanner"])
+def test_the_agent_says_who_opened(agent: str) -> None:
+    assert (human(event("o", "open", agent=agent))["o"] >= 0.9) == (agent not in ("prefetch", "scanner"))
 
 
 def test_what_is_no_engagement_is_certain_whatever_the_agent() -> None:
@@ -67,16 +70,21 @@ def test_a_click_of_another_campaign_person_or_of_none_is_not_hasty() -> None:
     assert set(human(event("m", "sent"), event("x", "sent", campaign_id=None), *clicks).values()) == {1.0}
 
 
-def test_a_send_heard_of_after_the_click_never_rewrites_it() -> None:
-    click = event("k", "click", 5 * SECOND)
-    on_time, late = event("m", "sent", late=5 * SECOND), event("m", "sent", late=6 * SECOND)
-    assert human(on_time, click)["k"] == 0.05
-    assert human(late, click)["k"] == 1.0
+def test_a_send_heard_of_after_the_click_changes_the_verdict_from_then_on() -> None:
+    click, late = event("k", "click", 5 * SECOND), event("m", "sent", late=60 * SECOND)
+    log = Log((click, late))
+    rows = sorted(rows_of(log, "k"), key=lambda row: row["judged_us"])
+    received = [microseconds(one.received_at) for one in (click, late)]
+    assert [(row["judged_us"], row["superseded_us"]) for row in rows] == [
+        (received[0], received[1]),
+        (received[1], None),
+    ]
+    assert rows[0]["human"] == 1.0 and rows[1]["human"] < 0.5
 
 
 def test_many_hasty_matches_leave_one_row_and_the_lower_belief() -> None:
     sends = [event(f"m{n}", "sent", n * SECOND) for n in range(3)]
-    assert human(*sends, event("k", "click", 4 * SECOND, agent="scanner"))["k"] == 0.02
+    assert human(*sends, event("k", "click", 4 * SECOND, agent="scanner"))["k"] < 0.02
 
 
 def test_opens_of_somebody_who_refused_tracking_count_for_nothing() -> None:

@@ -29,6 +29,8 @@ from features.intake import (
     stage,
     workshop,
 )
+from features.links import link_of
+from features.networks import network_of
 
 Row = dict[str, Any]
 NINE = datetime(2026, 1, 31, 9, tzinfo=UTC)
@@ -108,10 +110,30 @@ def test_every_format_gives_the_same_canonical_events(suffix: str, tmp_path: Pat
     table = accounted(read_events(save(rows, tmp_path, suffix)), 2).table
     assert table.schema.equals(EVENT_SCHEMA)
     kept = {name: value for name, value in GOOD.items() if name in EVENT_SCHEMA.names}
+    kept |= {"network": network_of(GOOD["ip"]), "link": link_of(GOOD["url"])}
     assert table.to_pylist() == [
         kept | {"event_id": "a", "agent": "unknown"},
         kept | {"event_id": "b", "agent": "prefetch", "value": None, "content": None, "campaign_id": None},
     ]
+
+
+@in_every_format
+def test_address_and_url_are_reduced_to_network_and_link(suffix: str, tmp_path: Path) -> None:
+    rows = [
+        event("a", ip="66.249.84.1", url="https://example.com/unsubscribe?to=ann"),
+        event("b", ip="17.1.2.3", url="https://example.com/trap"),
+        event("c", ip="nowhere", url="nothing"),
+        event("d", ip=None, url=None),
+    ]
+    table = accounted(read_events(save(rows, tmp_path, suffix)), 4).table
+    assert table["network"].to_pylist() == ["image_proxy", "prefetch", "unknown", "unknown"]
+    assert table["link"].to_pylist() == ["unsubscribe", "honeypot", link_of("nothing"), None]
+
+
+def test_evidence_that_is_no_text_is_left_out_and_said_so(tmp_path: Path) -> None:
+    intake = read_events(save([event("a", ip=7, url=3.5)], tmp_path, "parquet"))
+    assert intake.table["network"].to_pylist() == ["unknown"]
+    assert intake.notes == ("left out of events, not being text: ip, url",)
 
 
 @in_every_format

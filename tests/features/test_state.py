@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.catalogue import VIEWS, Catalogue, Fold, as_of_name
-from features.state import HOUR_CEILING, MICROSECONDS_PER_DAY, QUANTUM, States, carried, identity, merge
+from features.catalogue import DECAYED_VIEWS, VIEWS, Catalogue, Fold, as_of_name, decayed_at_name
+from features.state import CEILINGS, HOUR_CEILING, MICROSECONDS_PER_DAY, QUANTUM, States, carried, identity, merge
 from tests.features.logs import CATALOGUE
 
 NOW = 1.7e15
@@ -16,30 +16,27 @@ seeds = st.integers(0, 2**32 - 1)
 often = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def random_states(seed: int, anchor: float = NOW, catalogue: Catalogue = CATALOGUE) -> States:
+def random_states(seed: int, landmark: float = NOW, catalogue: Catalogue = CATALOGUE) -> States:
     """Rows as a fold could have left them: sums in whole quanta, about a third of the rest unknown."""
     rng = np.random.default_rng(seed)
     states = identity(catalogue, ROWS)
     for field in catalogue.fields:
         shape = states[field.name].shape
         unknown = rng.random(shape) < 0.3
-        if field.dtype == "<u2":
-            # Now and then at the ceiling.
-            states[field.name] = np.where(unknown, 0, rng.integers(0, HOUR_CEILING + 1, shape))
+        if field.dtype in CEILINGS:
+            # By hour, two together are now and then more than fits.
+            most = HOUR_CEILING + 1 if field.dtype == "<u2" else 2**30
+            states[field.name] = np.where(unknown, 0, rng.integers(0, most, shape))
         elif field.fold in (Fold.SUM, Fold.DECAYED):
-            # float32 adds without rounding only what fits its 24 bits.
-            quanta = (
-                rng.integers(0, 2**20, shape) * 2.0**-8
-                if field.dtype == "<f4"
-                else rng.integers(0, 2**40, shape) * QUANTUM
-            )
-            states[field.name] = np.where(unknown, 0, quanta)
+            states[field.name] = np.where(unknown, 0, rng.integers(0, 2**40, shape) * QUANTUM)
         elif field.missing == -1:
             states[field.name] = np.where(unknown, -1, rng.integers(0, 4, shape))
         else:
             states[field.name] = np.where(unknown, np.nan, rng.integers(0, 10**15, shape))
     for view in VIEWS:
-        states[as_of_name(view)] = anchor
+        states[as_of_name(view)] = landmark + 1e9
+    for view in DECAYED_VIEWS:
+        states[decayed_at_name(view)] = landmark
     return states
 
 
@@ -50,8 +47,9 @@ def assert_same(left: States, right: States) -> None:
 
 def assert_close(left: States, right: States) -> None:
     for name in left.dtype.names or ():
-        tolerance = 1e-6 if left[name].dtype == np.float32 else 1e-12
-        np.testing.assert_allclose(left[name], right[name], rtol=tolerance, err_msg=name)
+        # Carrying rounds to whole units of content.
+        units = 2 if name.startswith("content") else 0
+        np.testing.assert_allclose(left[name], right[name], rtol=1e-12, atol=units, err_msg=name)
 
 
 @often
@@ -63,7 +61,7 @@ def test_either_side_may_come_first(one: int, other: int) -> None:
 
 @often
 @given(seeds, seeds)
-def test_either_side_may_come_first_at_different_anchors_too(one: int, other: int) -> None:
+def test_either_side_may_come_first_at_different_landmarks_too(one: int, other: int) -> None:
     left, right = random_states(one), random_states(other, NOW + 3.5 * MICROSECONDS_PER_DAY)
     assert_same(merge(left, right, CATALOGUE), merge(right, left, CATALOGUE))
 
@@ -73,6 +71,18 @@ def test_either_side_may_come_first_at_different_anchors_too(one: int, other: in
 def test_three_may_be_merged_in_any_grouping(one: int, two: int, three: int) -> None:
     a, b, c = random_states(one), random_states(two), random_states(three)
     assert_same(merge(merge(a, b, CATALOGUE), c, CATALOGUE), merge(a, merge(b, c, CATALOGUE), CATALOGUE))
+
+
+def test_vectors_stay_at_the_most_they_can_hold() -> None:
+    full = identity(CATALOGUE, 1)
+    for field in CATALOGUE.fields:
+        if field.dtype in CEILINGS:
+            full[field.name] = CEILINGS[field.dtype] - 1
+    merged = merge(full, full, CATALOGUE)
+    for field in CATALOGUE.fields:
+        if field.dtype in CEILINGS:
+            assert (merged[field.name] == CEILINGS[field.dtype]).all()
+            assert merged[field.name].dtype == np.dtype(field.dtype)
 
 
 @often
@@ -116,7 +126,8 @@ def test_one_half_life_halves_and_counts_stay() -> None:
     later = carried(states, CATALOGUE, NOW + 7 * MICROSECONDS_PER_DAY)
     np.testing.assert_array_equal(later["click_decayed_7d"], states["click_decayed_7d"] / 2)
     np.testing.assert_array_equal(later["click_count"], states["click_count"])
-    np.testing.assert_array_equal(later["recency_as_of"], np.full(ROWS, NOW + 7 * MICROSECONDS_PER_DAY))
+    np.testing.assert_array_equal(later["recency_as_of"], states["recency_as_of"])
+    np.testing.assert_array_equal(later["spending_decayed_at"], np.full(ROWS, NOW + 7 * MICROSECONDS_PER_DAY))
 
 
 def test_every_row_may_be_carried_to_its_own_instant() -> None:

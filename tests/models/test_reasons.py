@@ -56,7 +56,7 @@ def people(count: int = 3_000, seed: int = 11) -> Features:
     rng = np.random.default_rng(seed)
     states = identity(CATALOGUE, count)
     sent, rate = rng.poisson(25, count) + 1, rng.beta(1, 2, count)
-    states["engagement_velocity_as_of"] = NOW
+    states["engagement_velocity_decayed_at"] = NOW
     states["created_at"] = NOW - rng.uniform(100, 900, count) * MICROSECONDS_PER_DAY
     for kind, chance in (("sent", np.ones(count)), ("open", rate), ("click", rate * 0.4), ("purchase", rate * 0.1)):
         events = rng.binomial(sent, chance) if kind != "sent" else sent
