@@ -1,11 +1,12 @@
 """The event log of one installation: what was taken in, once, and how to ask about it.
 
-What enters: files in the input contract. What leaves: a connection with the log's tables. The promise: an event is in
-the log once and for ever as it was first told; taking the same file in twice changes nothing; a crash at any moment
-leaves a log that opens and that the same file completes.
+What enters: files in the input contract, and events checked elsewhere. What leaves: a connection with the log's tables.
+The promise: an event is in the log once and as it was first told, for ever or until its person is forgotten; taking the
+same in twice changes nothing; a crash at any moment leaves a log that opens and that the same again completes.
 
-On disk: ``events/*.parquet``, each written once under the hash of its content; ``subscribers.parquet`` and
-``campaigns.parquet``, replaced in one step; the quarantine, one file per file that held bad rows.
+On disk: ``events/*.parquet``, each written once under the hash of its content, and anew only to forget somebody;
+``subscribers.parquet`` and ``campaigns.parquet``, replaced in one step; ``merges.db``, who is whom and who is forgotten;
+the quarantine, one file per file that held bad rows and per step of a drain.
 
 A log larger than memory is worked on in parts: whatever is asked about a subscriber needs nobody else's events, so
 ``EventLog.cut`` lays the log out on disk by subscriber, once, and each part is opened by itself.
@@ -19,9 +20,9 @@ import hashlib
 import os
 import shutil
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -39,12 +40,14 @@ from features.intake import (
     SUBSCRIBERS,
     Contract,
     Progress,
+    Reading,
     Staged,
     literal,
     quoted,
     stage,
     workshop,
 )
+from features.merges import DIGEST_LENGTH, FORGOTTEN, Merges, names_any
 
 ROW_GROUP_ROWS = 122_880
 READING_SHARE = 0.9
@@ -52,6 +55,7 @@ READING_SHARE = 0.9
 
 _LAYOUT = "(format parquet, compression lz4)"
 """Of files that live as long as one run."""
+_CONSENTS = tuple(name for name, kind in SUBSCRIBERS.kinds.items() if kind == "consent")
 CUT_BY = f"DuckDB {duckdb.__version__}"
 """Whose hash it is: another version may put people elsewhere. One that lasts, MD5, takes as long as the cut itself."""
 MOST_THREADS = 8
@@ -66,6 +70,15 @@ QUARANTINE_SCHEMA = pa.schema(
         pa.field("raw", pa.string(), nullable=False),
     ]
 )
+
+
+_ORDER = {"events": "received_at, event_id", "subscribers": "subscriber_id", "campaigns": "campaign_id"}
+"""Of a file's rows."""
+_NEW = """
+create temp table new as
+select * from given anti join known using (event_id)
+qualify row_number() over (partition by event_id order by received_at) = 1
+"""
 
 
 @dataclass(frozen=True)
@@ -89,6 +102,25 @@ class IntakeReport:
             f"{self.accepted:,} new events, {self.subscribers:,} subscribers and {self.campaigns:,} campaigns "
             f"taken in; {self.repeated:,} rows repeated, {self.quarantined:,} quarantined"
         )
+
+
+def combined(reports: Sequence[IntakeReport]) -> IntakeReport:
+    """What several reports say together."""
+    counts = ("accepted", "repeated", "quarantined", "subscribers", "campaigns")
+    return IntakeReport(
+        reasons=dict(sum((Counter(report.reasons) for report in reports), Counter())),
+        notes=tuple(note for report in reports for note in report.notes),
+        **{name: sum(getattr(report, name) for report in reports) for name in counts},
+    )
+
+
+@dataclass(frozen=True)
+class Removed:
+    """Rows removed of people to be forgotten."""
+
+    events: int
+    profiles: int
+    quarantined: int
 
 
 @dataclass(frozen=True)
@@ -132,6 +164,7 @@ class EventLog:
 
     def __init__(self, home: Home) -> None:
         self.home = home
+        self._merges = Merges(home)
 
     def append(
         self,
@@ -139,11 +172,17 @@ class EventLog:
         subscribers: Path | None,
         campaigns: Path | None,
         progress: Progress | None = None,
+        readings: Mapping[str, Reading] | None = None,
     ) -> IntakeReport:
         """Take files (or directories of them) in. All are checked before anything is changed.
 
         An event known already is repeated, or quarantined where it now says something else. A row of a subscriber or
         campaign replaces that one's earlier row; columns the new file does not have keep what they held.
+
+        Parameters
+        ----------
+        readings
+            By table, how to read its files where they do not speak for themselves.
 
         Raises
         ------
@@ -155,8 +194,10 @@ class EventLog:
         shares = _shares([path for _, path in asked], progress)
         with self._locked(), workshop() as con:
             staged = [
-                self._stage(con, contract, path, share) for (contract, path), share in zip(asked, shares, strict=True)
+                self._stage(con, contract, path, share, (readings or {}).get(contract.table))
+                for (contract, path), share in zip(asked, shares, strict=True)
             ]
+            staged = [self._sifted(con, one) for one in staged]
             for one in staged:
                 self._keep(con, one)
                 self._quarantine(con, one)
@@ -164,17 +205,55 @@ class EventLog:
             progress(1.0)
         return self._report(staged)
 
-    def connect(self, memory_limit: str | None = None) -> ibis.BaseBackend:
+    def take(self, events: pa.Table, quarantined: pa.Table | None = None) -> IntakeReport:
+        """Take checked events in, in ``contract.EVENT_SCHEMA``; one that is known by its id is a repeat.
+
+        Parameters
+        ----------
+        quarantined
+            What could not be read, in ``QUARANTINE_SCHEMA``; the same rows again are written once.
+        """
+        unread = QUARANTINE_SCHEMA.empty_table() if quarantined is None else quarantined
+        with self._locked(), workshop() as con:
+            con.register("given", events)
+            with self._reading():
+                con.execute(f"create temp view known as {_scan_events(self._event_files())}")
+                con.execute(_NEW)
+            gone = self._sift(con, EVENTS, "new")
+            taken = _rows_in(con, "events_kept")
+            if taken:
+                self._add(con)
+            self._put_aside(con, unread)
+        reasons = Counter(unread["reason"].to_pylist()) + Counter({FORGOTTEN: gone})
+        return IntakeReport(taken, len(events) - taken - gone, len(unread) + gone, dict(reasons), (), 0, 0)
+
+    def forget(self, subscriber_ids: Collection[str]) -> Removed:
+        """Remove all rows about some people. Each file is written anew under its name, in one step.
+
+        Killed at any moment, every file is as it was or without them, and forgetting again does the rest.
+        """
+        asked = sorted(subscriber_ids)
+        with self._locked(), self._reading(), workshop() as con:
+            con.register("asked", pa.table({"subscriber_id": pa.array(asked, pa.string())}))
+            profiles = self._file(SUBSCRIBERS)
+            events = sum(_rewritten(con, path, _ORDER["events"]) for path in self._event_files())
+            told = _rewritten(con, profiles, _ORDER["subscribers"]) if profiles.exists() else 0
+            aside = sum(_without(path, asked) for path in sorted(self.home.quarantine.glob("*.parquet")))
+        return Removed(events, told, aside)
+
+    def connect(self, memory_limit: str | None = None, only: Collection[str] | None = None) -> ibis.BaseBackend:
         """An in-memory DuckDB behind Ibis with ``events``, ``subscribers`` and ``campaigns``, all typed.
 
         The three are the log as it is now, whatever is appended later. Whoever has events but no row in
         ``subscribers.parquet`` is in ``subscribers`` too, created when first heard of and otherwise unknown. Events
-        stay in their files, which are never changed.
+        stay in their files, which change only to forget somebody.
 
         Parameters
         ----------
         memory_limit
             Such as ``2GB``: what does not fit goes to ``var/spill``. Most of the machine's memory unless given.
+        only
+            Subscribers: nobody else is there, and their events are held in memory.
 
         Raises
         ------
@@ -184,8 +263,7 @@ class EventLog:
         self._refuse_empty()
         con = _connection(self.home.var / "spill", memory_limit)
         with self._reading():
-            for statement in self._tables():
-                con.raw_sql(statement)
+            self._lay_tables(con, only)
         return con
 
     @contextmanager
@@ -225,12 +303,24 @@ class EventLog:
         """When the log last heard of anything: its latest ``received_at``; without events, ``created_at``."""
         return self._bound("max")
 
+    def last_before(self, before_us: int) -> int | None:
+        """When the last event was received that was received before an instant, in microseconds since 1970 UTC."""
+        files = self._event_files()
+        if not files:
+            return None
+        asked = f"select epoch_us(max(received_at)) from ({_scan(files)}) where received_at < make_timestamptz($1)"
+        with self._reading(), duckdb.connect() as con:
+            (row,) = con.execute(asked, [before_us]).fetchall()
+        return None if row[0] is None else int(row[0])
+
     def fingerprint(self) -> str:
-        """Sha256 (hex) over name, size and content of every file of the log; the quarantine is no part of it."""
+        """Sha256 (hex) over name, size and content of every file of the log and the merges; not over the quarantine."""
         self._refuse_empty()
         whole = hashlib.sha256()
         for path in (*self._event_files(), *filter(Path.exists, (self._file(SUBSCRIBERS), self._file(CAMPAIGNS)))):
             whole.update(f"{path.name}\0{path.stat().st_size}\0{_digest(path)}\n".encode())
+        for former, current in self._merges.read().items():
+            whole.update(f"{former}\0{current}\n".encode())
         return whole.hexdigest()
 
     # --- where things are
@@ -265,17 +355,22 @@ class EventLog:
     # --- taking in
 
     def _stage(
-        self, con: duckdb.DuckDBPyConnection, contract: Contract, path: Path, progress: Progress | None
+        self,
+        con: duckdb.DuckDBPyConnection,
+        contract: Contract,
+        path: Path,
+        progress: Progress | None,
+        reading: Reading | None,
     ) -> Staged:
         files = self._event_files()
         if contract is EVENTS and files:
             with self._reading():
-                con.execute(f"create temp view known as {_scan(files)}")
-            return stage(con, contract, path, known="known", progress=progress)
+                con.execute(f"create temp view known as {_scan_events(files)}")
+            return stage(con, contract, path, known="known", progress=progress, reading=reading)
         expected = {
             field.name: field.type for field in self._kept_schema(contract) if field.name not in contract.columns
         }
-        return stage(con, contract, path, expected=expected, progress=progress)
+        return stage(con, contract, path, expected=expected, progress=progress, reading=reading)
 
     def _kept_schema(self, contract: Contract) -> pa.Schema:
         """Of the subscribers or campaigns taken in so far."""
@@ -288,15 +383,56 @@ class EventLog:
         if not staged.accepted:
             return
         if staged.contract is EVENTS:
-            directory = self.home.event_log / "events"
-            beside = _written(con, "select * from events_accepted", EVENT_SCHEMA, directory)
-            _publish(beside, directory / f"{_digest(beside)}.parquet")
+            self._add(con)
             return
         target = self._file(staged.contract)
         schema = _united(staged, self._kept_schema(staged.contract))
         with self._reading():
             beside = _written(con, _upsert(staged, target), schema, target.parent)
         _publish(beside, target)
+
+    def _add(self, con: duckdb.DuckDBPyConnection) -> None:
+        directory = self.home.event_log / "events"
+        beside = _written(con, "select * from events_kept", EVENT_SCHEMA, directory)
+        _publish(beside, directory / f"{_digest(beside)}.parquet")
+
+    def _sifted(self, con: duckdb.DuckDBPyConnection, staged: Staged) -> Staged:
+        """What is left without the forgotten."""
+        gone = self._sift(con, staged.contract, f"{staged.contract.table}_accepted")
+        if not gone:
+            return staged
+        return replace(staged, accepted=staged.accepted - gone, reasons={**staged.reasons, FORGOTTEN: gone})
+
+    def _sift(self, con: duckdb.DuckDBPyConnection, contract: Contract, relation: str) -> int:
+        """Make the view ``{table}_kept`` of a relation's rows but those of the forgotten; give how many these are."""
+        salt, digests = self._merges.forgotten()
+        instant = {EVENTS.table: "occurred_at", SUBSCRIBERS.table: "created_at"}.get(contract.table)
+        if not digests or instant is None:
+            con.execute(
+                f"create temp view {contract.table}_kept as select * from {relation} order by {_ORDER[contract.table]}"
+            )
+            return 0
+        con.register("forgotten", pa.table({"digest": list(digests), "until_us": list(digests.values())}))
+        con.execute(f"""
+            create temp table {contract.table}_gone as
+            select {contract.key} from (
+                select *, left(sha256({literal(salt)} || subscriber_id), {DIGEST_LENGTH}) as digest from {relation}
+            ) join forgotten using (digest) where epoch_us({instant}) <= until_us
+        """)
+        gone = f"{contract.table}_gone"
+        con.execute(
+            f"create temp view {contract.table}_kept as select * from {relation} "
+            f"anti join {gone} using ({contract.key}) order by {_ORDER[contract.table]}"
+        )
+        return _rows_in(con, gone)
+
+    def _put_aside(self, con: duckdb.DuckDBPyConnection, unread: pa.Table) -> None:
+        """One file per drained step, named by what is in it."""
+        if not len(unread):
+            return
+        con.register("unread", unread)
+        beside = _written(con, "select * from unread order by row", QUARANTINE_SCHEMA, self.home.quarantine)
+        _publish(beside, self.home.quarantine / f"events-{_digest(beside)[:32]}.parquet")
 
     def _quarantine(self, con: duckdb.DuckDBPyConnection, staged: Staged) -> None:
         """One file per source that had bad rows, named by the source's content: ingesting it again writes it again."""
@@ -335,18 +471,57 @@ class EventLog:
             rows = con.execute(f"select epoch_us({extreme}({column})) from ({_scan(source)})").fetchall()
         return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=rows[0][0])
 
-    def _tables(self) -> Iterator[str]:
-        yield f"create view events as {_scan(self._event_files(), EVENTS)}"
-        subscribers, campaigns = self._file(SUBSCRIBERS), self._file(CAMPAIGNS)
-        yield f"""
+    def _lay_tables(self, con: ibis.BaseBackend, only: Collection[str] | None) -> None:
+        """Make the three tables; people who were merged are one in each."""
+        merges, among = self._merges.read(), ""
+        told, profiles = f"({_scan_events(self._event_files())})", self._file(SUBSCRIBERS)
+        if only is not None:
+            members = [member for group in self._merges.members(only).values() for member in group]
+            _hold(con, "asked", {"subscriber_id": members})
+            among = "semi join asked using (subscriber_id)"
+            con.raw_sql(f"create table told as select * from {told} {among}")
+            told = "told"
+        if merges:
+            _hold(con, "merges", {"subscriber_id": list(merges), "current": list(merges.values())})
+        con.raw_sql(f"create view events as {_merged_events(told) if merges else f'select * from {told}'}")
+        kept = f"select * from ({_scan([profiles] if profiles.exists() else [], SUBSCRIBERS)}) {among}"
+        con.raw_sql(f"""
             create table subscribers as
-            with kept as ({_scan([subscribers] if subscribers.exists() else [], SUBSCRIBERS)}),
-            heard as (select subscriber_id, min(received_at) as created_at from events group by subscriber_id)
-            select * from (
-                from kept union all by name (select * from heard anti join kept using (subscriber_id))
-            ) order by subscriber_id
+            with kept as ({kept}),
+            heard as (select subscriber_id, min(received_at) as created_at from {told} group by subscriber_id),
+            known as (from kept union all by name (select * from heard anti join kept using (subscriber_id)))
+            select * from ({self._merged_profiles() if merges else "select * from known"}) order by subscriber_id
+        """)
+        campaigns = self._file(CAMPAIGNS)
+        con.raw_sql(f"create table campaigns as {_scan([campaigns] if campaigns.exists() else [], CAMPAIGNS)}")
+
+    def _merged_profiles(self) -> str:
+        """SQL of ``known`` with one row per person: what the id that stands says, gaps filled from the others.
+
+        Whoever refused under one id has refused: consent is not won by a merge.
         """
-        yield f"create table campaigns as {_scan([campaigns] if campaigns.exists() else [], CAMPAIGNS)}"
+        names = self._kept_schema(SUBSCRIBERS).names or SUBSCRIBERS.columns
+        first = "first(told.{0} order by merged, told.subscriber_id) filter (where told.{0} is not null) as {0}"
+        filled = [
+            ("bool_and(told.{0}) as {0}" if name in _CONSENTS else first).format(quoted(name))
+            for name in names
+            if name not in ("subscriber_id", "created_at")
+        ]
+        # The row as one value: an attribute of the list may have any name.
+        return f"""
+            with people as (
+                select coalesce(merges.current, "the row".subscriber_id) as person, "the row" as told,
+                    merges.current is not null as merged
+                from known as "the row" left join merges using (subscriber_id)
+            ),
+            together as (select distinct current as person from merges)
+            from (select told.* from people anti join together using (person))
+            union all by name
+            from (
+                select person as subscriber_id, {", ".join(["min(told.created_at) as created_at", *filled])}
+                from people semi join together using (person) group by person
+            )
+        """
 
 
 def _connection(spill: Path, memory_limit: str | None) -> ibis.BaseBackend:
@@ -364,8 +539,20 @@ def _connection(spill: Path, memory_limit: str | None) -> ibis.BaseBackend:
     return con
 
 
+def _hold(con: ibis.BaseBackend, name: str, columns: Mapping[str, list[str]]) -> None:
+    """Make a table of texts. Ibis would do it in SQL that DuckDB 2 does not read."""
+    con.con.register("held", pa.table({column: pa.array(texts, pa.string()) for column, texts in columns.items()}))
+    con.raw_sql(f"create table {name} as select * from held")
+    con.con.unregister("held")
+
+
 def _count(con: ibis.BaseBackend, table: str) -> int:
     return int(con.to_pyarrow(con.table(table).count()).as_py())
+
+
+def _rows_in(con: duckdb.DuckDBPyConnection, relation: str) -> int:
+    ((rows,),) = con.execute(f"select count(*) from {relation}").fetchall()
+    return int(rows)
 
 
 def _lay_out(con: ibis.BaseBackend, directory: Path, parts: int, wanted: Collection[int]) -> None:
@@ -398,6 +585,50 @@ def _scan(files: list[Path], contract: Contract = EVENTS) -> str:
     return f"select {', '.join(columns)} where false"
 
 
+def _scan_events(files: list[Path]) -> str:
+    """SQL of all events; files written before a column was kept lack it."""
+    none = _scan([])
+    if not files:
+        return none
+    scanned = _scan(files).removesuffix(")") + ", union_by_name = true)"
+    return f"select {', '.join(EVENT_SCHEMA.names)} from ({none} union all by name {scanned})"
+
+
+def _merged_events(told: str) -> str:
+    """SQL of events as those of the people who stand."""
+    columns = ", ".join(name for name in EVENT_SCHEMA.names if name not in ("event_id", "subscriber_id"))
+    return f"""
+        select event_id, coalesce(merges.current, told.subscriber_id) as subscriber_id, {columns}
+        from {told} as told left join merges on merges.subscriber_id = told.subscriber_id
+    """
+
+
+def _rewritten(con: duckdb.DuckDBPyConnection, path: Path, order: str) -> int:
+    """Write a file anew with the rows that stay, unless all do; give how many went. A file left empty is removed."""
+    stays = f"select * from ({_scan([path])}) anti join asked using (subscriber_id)"
+    total = pq.read_metadata(path).num_rows
+    left = _rows_in(con, f"({stays})")
+    if left == total:
+        return 0
+    if left:
+        beside = _written(con, f"{stays} order by {order}", pq.read_schema(path), path.parent)
+        _publish(beside, path)
+    else:
+        path.unlink()
+    return int(total - left)
+
+
+def _without(path: Path, subscriber_ids: Sequence[str]) -> int:
+    """Write a file of the quarantine anew without the rows that name somebody; give how many did."""
+    rows = pq.read_table(path)
+    stays = [not names_any(raw, subscriber_ids) for raw in rows["raw"].to_pylist()]
+    if not all(stays):
+        beside = path.with_name("incoming.tmp")
+        pq.write_table(rows.filter(pa.array(stays)), beside, compression="zstd")
+        _publish(beside, path)
+    return stays.count(False)
+
+
 def _united(staged: Staged, kept: pa.Schema) -> pa.Schema:
     """The new file's columns and the attributes only earlier files had, these first."""
     contract = staged.contract
@@ -410,7 +641,7 @@ def _united(staged: Staged, kept: pa.Schema) -> pa.Schema:
 def _upsert(staged: Staged, target: Path) -> str:
     """SQL of the table as it will be. ``stage`` gave every attribute the spelling it had before."""
     contract = staged.contract
-    new = f"{contract.table}_accepted"
+    new = f"{contract.table}_kept"
     if not target.exists():
         return f"select * from {new}"
     before = pq.read_schema(target).names

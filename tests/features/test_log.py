@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from features.contract import EVENT_SCHEMA
 from features.errors import EmptyInput, EmptyLog, UnreadableFile, WrongColumnType
 from features.home import Home
-from features.log import EventLog, IntakeReport, PartSize
+from features.log import QUARANTINE_SCHEMA, EventLog, IntakeReport, PartSize
 
 # Ibis 12 calls what DuckDB 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning")
@@ -401,3 +401,84 @@ def test_a_damaged_file_is_named_when_the_log_is_cut(log: EventLog, home: Home, 
     with pytest.raises(UnreadableFile, match="a file of the log itself is damaged"), log.cut(con, 2, [0, 1], "500MB"):
         pass
     assert not (home.var / "spill" / "parts").exists()
+
+
+# --- events that were checked elsewhere
+
+
+def taken(*ids: str, **changes: Any) -> pa.Table:
+    rows = [event(each, number, agent="unknown") | changes for number, each in enumerate(ids)]
+    return pa.Table.from_pylist(rows, EVENT_SCHEMA)
+
+
+def test_checked_events_are_taken_in_once_whoever_tells_them(log: EventLog, tmp_path: Path) -> None:
+    log.append(saved([event("a")], tmp_path / "e.parquet"), None, None)
+    assert log.take(taken("a", "b", "b")) == IntakeReport(1, 2, 0, {}, (), 0, 0)
+    before = log.fingerprint()
+    assert log.take(taken("b", "a")) == IntakeReport(0, 2, 0, {}, (), 0, 0)
+    assert log.append(saved([event("b", 1)], tmp_path / "f.parquet"), None, None).repeated == 1
+    assert log.fingerprint() == before
+    assert sorted(row["event_id"] for row in rows_of(log, "events")) == ["a", "b"]
+
+
+def test_taking_nothing_writes_nothing(log: EventLog, home: Home) -> None:
+    assert log.take(EVENT_SCHEMA.empty_table()) == IntakeReport(0, 0, 0, {}, (), 0, 0)
+    assert content(home) == {}
+
+
+def test_what_was_put_aside_is_written_once(log: EventLog, home: Home) -> None:
+    rows = [{"table": "events", "source": "x", "row": number, "reason": "no", "raw": "{}"} for number in (1, 2)]
+    bad = pa.Table.from_pylist(rows, QUARANTINE_SCHEMA)
+    assert log.take(taken("a"), bad) == IntakeReport(1, 0, 2, {"no": 2}, (), 0, 0)
+    before = content(home)
+    log.take(taken("a"), bad)
+    assert content(home) == before
+    assert [row for path in home.quarantine.iterdir() for row in pq.read_table(path).to_pylist()] == rows
+
+
+def aged(home: Home) -> None:
+    """A log as it was written before the network and the link were kept."""
+    (file,) = (home.event_log / "events").iterdir()
+    pq.write_table(pq.read_table(file).drop_columns(["network", "link"]), file)
+
+
+def test_a_log_written_before_a_column_was_kept_is_read_and_goes_on(log: EventLog, home: Home, tmp_path: Path) -> None:
+    first = saved([event("a"), event("b", 1)], tmp_path / "e.parquet")
+    log.append(first, None, None)
+    aged(home)
+    assert rows_of(log, "events", "event_id", "network", "link") == [
+        {"event_id": each, "network": None, "link": None} for each in "ab"
+    ]
+    assert log.end() == NOON + timedelta(minutes=1)
+    assert log.append(first, None, None).repeated == 2
+    assert log.take(taken("b", "c", network="public", link="unsubscribe")).accepted == 1
+    networks = {row["event_id"]: row["network"] for row in rows_of(log, "events", "event_id", "network")}
+    assert networks == {"a": None, "b": None, "c": "public"}
+    con = log.connect("500MB")
+    assert con.table("events").columns == tuple(EVENT_SCHEMA.names)
+    with log.cut(con, 1, [0], "500MB") as cut, cut.connect(0) as part:
+        assert sorted(part.to_pyarrow(part.table("events"))["event_id"].to_pylist()) == ["a", "b", "c"]
+
+
+def test_a_connection_for_some_people_has_nobody_else(log: EventLog, tmp_path: Path) -> None:
+    rows = [event(str(number), number, subscriber_id=f"s{number % 5}") for number in range(20)]
+    log.append(
+        saved(rows, tmp_path / "e.parquet"), saved([person("s1", plan="x"), person("s2")], tmp_path / "s.parquet"), None
+    )
+    con = log.connect(only=["s1", "s4", "nobody"])
+    assert set(con.to_pyarrow(con.table("events"))["event_id"].to_pylist()) == {
+        "1",
+        "4",
+        "6",
+        "9",
+        "11",
+        "14",
+        "16",
+        "19",
+    }
+    assert con.table("events").columns == tuple(EVENT_SCHEMA.names)
+    assert con.to_pyarrow(con.table("subscribers").select("subscriber_id", "plan")).to_pylist() == [
+        {"subscriber_id": "s1", "plan": "x"}, {"subscriber_id": "s4", "plan": None},
+    ]  # fmt: skip
+    none = log.connect(only=[])
+    assert none.to_pyarrow(none.table("events")).num_rows == none.to_pyarrow(none.table("subscribers")).num_rows == 0
