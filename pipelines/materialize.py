@@ -3,6 +3,9 @@
 What enters: a home with a log. What leaves: one packed row per subscriber, as of the log's end. The promise: memory does
 not grow with the list, a run that was killed is continued by the next one, and a second run changes nothing.
 
+Live events may go on meanwhile (see ``features.catchup``). First the inbox is drained, and its clock pushed beyond the log's
+end, so that the rows know all that was received before their instant. Whose row is ahead of it by then is folded anew.
+
 A state needs nobody else's events. So the log is cut by subscriber into parts of about 20,000 people or 2 million
 events, and one part after the other is folded and written. DuckDB keeps to ``MEMORY_LIMIT`` and lays what does not fit
 under ``var/spill``; beside it there are only the states of one part. The whole process, 350 MB of imports included, took
@@ -41,15 +44,18 @@ import orjson
 import pyarrow as pa
 
 from features.catalogue import Catalogue
+from features.catchup import LiveUpdater
 from features.clock import microseconds
 from features.fold import Folder, Spine
 from features.home import Home
+from features.inbox import Inbox
 from features.log import CUT_BY, EventLog, PartSize
 from features.online import StateStore
 from features.packing import checksums_of
-from features.state import States
+from features.state import States, anchors
 from features.stores import place
 from pipelines.console import Share
+from pipelines.inbox import drained, now_us
 from pipelines.train import Prepared, prepare
 
 MEMORY_LIMIT = "1GB"
@@ -121,15 +127,18 @@ def materialize(
     ------
     EmptyLog, UnreadableFile, FeatureStoreFailed, StoreUnavailable
     """
+    _close_off(home, as_of)
     prepared = prepare(home, MEMORY_LIMIT)
     moment = as_of or prepared.end + JUST_AFTER
     instant = microseconds(moment)
-    total, folded, taken_over = _count(prepared.folder.con), 0, []
+    total, folded, taken_over, ahead = _count(prepared.folder.con), 0, [], list[str]()
     parts = (part_size or PartSize()).parts(prepared.folder.con)
     job = _Job(prepared.fingerprint, prepared.catalogue.fingerprint, instant, place(home), parts, CUT_BY)
     path = home.var / "materialize.json"
     with _alone(home), closing(prepared.store.online()) as store:
         interrupted, ledger = path.exists(), _begun(path, job)
+        # Before any row: live events are brought into rows by the catalogue that rows are made by.
+        prepared.catalogue.save(home.materialized)
         with closing(_folders(home, prepared, parts)) as folders:
             for part, folder in folders:
                 ids = _everybody(folder.con)
@@ -137,13 +146,44 @@ def materialize(
                     taken_over.append(len(ids))
                     continue
                 states = folder.fold(Spine(ids, np.full(len(ids), float(instant))))
-                prepared.store.materialize(ids, states)
+                if prepared.store.materialize(ids, states) < len(ids) and as_of is None:
+                    ahead += _ahead(store, ids, instant, prepared.catalogue)
                 ledger = ledger.plus(part, _digest([states]))
                 ledger.save(path)
                 folded += len(ids)
                 share((sum(taken_over) + folded) / total)
         path.unlink(missing_ok=True)
+        _settle(home, store, ahead, instant)
     return Materialized(total, moment, folded, parts, len(taken_over), interrupted and folded == total)
+
+
+def _close_off(home: Home, as_of: datetime | None) -> None:
+    """Bring the inbox into the log, and have what it accepts from now on count as received after that."""
+    drained(home)
+    inbox, end = Inbox(home), microseconds(EventLog(home).end())
+    inbox.push_clock(end if as_of is None else max(end, min(microseconds(as_of), now_us())))
+    # What came between the two: some of it may have been received before.
+    drained(home)
+
+
+def _ahead(store: StateStore, ids: pa.Array, instant: int, catalogue: Catalogue) -> list[str]:
+    """Who has a row that knows more already: live events came meanwhile."""
+    found: list[str] = []
+    for start in range(0, len(ids), ROWS_PER_READ):
+        some = ids.slice(start, ROWS_PER_READ).to_pylist()
+        states, _ = store.read(some, catalogue)
+        found += [some[place] for place in np.flatnonzero(anchors(states) > instant)]
+    return found
+
+
+def _settle(home: Home, store: StateStore, ahead: list[str], instant: int) -> None:
+    """Fold those anew who were ahead, so that they too have the catalogue and the profiles of now; let old events go."""
+    inbox = Inbox(home)
+    if ahead:
+        LiveUpdater(home, inbox, store).refold(ahead)
+    # A little more than a row of this instant may need.
+    inbox.purge(instant - int(timedelta(hours=1) / JUST_AFTER))
+    inbox.close()
 
 
 @contextmanager

@@ -13,9 +13,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from features.catalogue import Catalogue
+from features.catchup import LiveUpdater
+from features.clock import microseconds
 from features.errors import EmptyLog
+from features.event import Event
+from features.fold import Folder, Spine
 from features.home import Home
+from features.inbox import Delivery, Inbox
 from features.log import EventLog, PartSize
+from features.state import anchors
+from features.stores import open_store
+from pipelines.inbox import drained
 from pipelines.materialize import Materialized, materialize
 from tests.front_door import inbox
 
@@ -288,3 +297,33 @@ def test_the_verb_says_when_it_could_not_continue(home: Home) -> None:
 
 def stop(share: float) -> None:
     raise Stopped
+
+
+def test_live_events_may_come_meanwhile(home: Home) -> None:
+    """Between two parts everybody does something: rows already written take it, and those to come are ahead by then."""
+    materialize(home, lambda share: None, part_size=SMALL)
+    names, box = [*(f"s{i}" for i in range(PEOPLE)), "stranger"], Inbox(home)
+    at = microseconds(START + timedelta(days=40))
+
+    def act(share: float) -> None:
+        if not box.newest():
+            visits = [Event(f"live-{who}", who, "page_view", at, at) for who in names]
+            box.accept([Delivery("test", visits)], at)
+            with LiveUpdater(home, box, open_store(home)) as live:
+                live.catch_up()
+
+    materialize(home, act, part_size=PartSize(subscribers=2))
+    drained(home)
+    catalogue = Catalogue.load(home.catalogue)
+    with closing(open_store(home)) as store:
+        rows, found = store.read(names, catalogue)
+        assert found.all()
+        assert (rows["last_page_view_at"] == [at] * len(names)).all()
+        folder = Folder(EventLog(home).connect(), catalogue)
+        spine = Spine(pa.array(names), anchors(rows), rows["spending_decayed_at"].copy())
+        assert rows.tobytes() == folder.fold(spine).tobytes()
+        materialize(home, lambda share: None)
+        after, _ = store.read(names, catalogue)
+        store.drop()
+        materialize(home, lambda share: None)
+        assert store.read(names, catalogue)[0].tobytes() == after.tobytes()
