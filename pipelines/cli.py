@@ -27,6 +27,7 @@ VERBS = {
     "demo": "Run the whole loop, on a simulated list or on yours.",
     "simulate": "Make a list with a known truth behind it.",
     "ingest": "Take events, subscribers and campaigns into the log.",
+    "consume": "Take events in from a stream, as they come.",
     "train": "Train models and register them as challengers.",
     "backtest": "Judge what a model trained until a past moment would have said since.",
     "promote": "Make a registered version the one that serves.",
@@ -34,10 +35,13 @@ VERBS = {
     "rollback": "Make the version that served before serve again.",
     "models": "List versions, their quality and who serves.",
     "monitor": "Hold what was said against what happened: drift, quality, lift.",
+    "classify-events": "Say of every event whether a person or a machine made it.",
     "materialize": "Write everybody's state to the online store.",
     "serve": "Answer scores over HTTP.",
     "score": "Score everybody into one table.",
     "export": "Write the lead export a marketer opens.",
+    "merge": "Make two subscribers one person.",
+    "forget": "Remove a person from everything.",
     "doctor": "Say what is configured, running or missing, and how to mend it.",
 }
 
@@ -81,7 +85,7 @@ def run(arguments: Sequence[str]) -> int:
 def _verb(verb: str) -> Command:
     """A verb's file is loaded when it is called: MLflow and Feast take seconds that `--help` should not."""
     app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-    app.command(verb, short_help=VERBS[verb])(import_module(f"pipelines.verbs.{verb}").command)
+    app.command(verb, short_help=VERBS[verb])(import_module(f"pipelines.verbs.{verb.replace('-', '_')}").command)
     # Vendors' notes to themselves, not to who runs a verb. After the import, because vendors set filters of their own.
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     return get_command(app)

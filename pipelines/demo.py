@@ -27,6 +27,7 @@ from pipelines.about import About, about_files, about_home
 from pipelines.cards import list_facts, report_input, response_by_hour
 from pipelines.console import Narrator
 from pipelines.export import ExportContext, write_leads
+from pipelines.inbox import files_taken
 from pipelines.materialize import materialize
 from pipelines.promote import promote
 from pipelines.report import write_report
@@ -103,6 +104,7 @@ def _ingest(home: Home, directory: Path, narrator: Narrator) -> About:
     about.save(home)
     with narrator.step("ingest") as share:
         report = EventLog(home).append(events, subscribers, campaigns, share)
+        files_taken(home)
     tell(narrator, report)
     for caveat in about.caveats:
         narrator.say(f"    [yellow]mind[/]: {caveat}")

@@ -19,6 +19,8 @@ from features.clock import instant
 from features.contract import MODELS
 from features.errors import ScoringError
 from features.home import Home
+from features.identity import Pseudonyms
+from features.inbox import Inbox
 from features.log import EventLog
 from features.stores import open_store, place
 from models.bundle import bundle_key, current, load
@@ -28,7 +30,7 @@ from pipelines.serve import ready
 from serving.keys import read_keys
 from serving.settings import ServingSettings
 
-PACKAGES = ("bentoml", "duckdb", "feast", "ibis-framework", "lightgbm", "mlflow", "pyarrow")
+PACKAGES = ("bentoml", "confluent-kafka", "duckdb", "feast", "ibis-framework", "lightgbm", "mlflow", "pyarrow")
 LEAST_FREE_GIB = 2
 DEFAULT_PORT = 3000
 
@@ -96,6 +98,26 @@ def _log(home: Home) -> Iterator[Finding]:
     files = list(home.quarantine.glob("*.parquet"))
     if files:
         yield Finding("quarantine", Verdict.OK, f"{len(files)} file(s) of refused rows", f"read {home.quarantine}")
+
+
+def _inbox(home: Home) -> Iterator[Finding]:
+    """What was accepted and is not in the log yet: the next verb that reads the log takes it in."""
+    if not home.inbox.exists():
+        return
+    inbox = Inbox(home)
+    newest, waiting = inbox.newest(), inbox.waiting()
+    if newest is None:
+        yield Finding("inbox", Verdict.OK, "empty")
+    else:
+        detail = f"last event {instant(newest):%Y-%m-%d %H:%M} UTC; {waiting:,} wait for the log"
+        yield Finding("inbox", Verdict.OK, detail, "inbox materialize" if waiting else "")
+
+
+def _identity(home: Home) -> Iterator[Finding]:
+    if home.identity.exists():
+        key = Pseudonyms.load(home).key_id
+        detail = f"addresses become ids under key {key}; {home.identity} belongs into a backup of its own"
+        yield Finding("identity", Verdict.OK, detail)
 
 
 def _catalogue(home: Home) -> Iterator[Finding]:
@@ -176,6 +198,8 @@ _PARTS: dict[str, Callable[[Home], Iterator[Finding]]] = {
     "python": _python,
     "disk": _disk,
     "event log": _log,
+    "inbox": _inbox,
+    "identity": _identity,
     "catalogue": _catalogue,
     "online store": _online,
     "mlflow": _models,

@@ -34,6 +34,7 @@ from models.bundle import Bundle, bundle_key, load
 from models.spec import ModelSpec
 from pipelines.about import about_home
 from pipelines.decisions import Carried, Experiment, carried_out, decided, experiment, numbers, unfollowed
+from pipelines.inbox import drained
 from pipelines.train import SPECS
 from serving.prediction_log import LOG_SCHEMA
 from training.dataset import JUST_AFTER, LABELLERS, Rows, labelled_rows
@@ -227,6 +228,7 @@ def monitor(home: Home, models: Sequence[str]) -> Monitored:
     logged = {model: read_predictions(home, model) for model in models}
     if not any(table.num_rows for table in logged.values()):
         raise NoPredictions(models[0] if len(models) == 1 else "")
+    drained(home)
     log = EventLog(home)
     watch = _Watch(home, Folder(log.connect(), known_catalogue(home.catalogue)), log.start(), log.end())
     about = about_home(home)

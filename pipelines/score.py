@@ -18,6 +18,7 @@ from features.home import Home
 from features.log import EventLog
 from features.stores import open_store
 from pipelines.console import Share
+from pipelines.inbox import drained
 from serving.schemas import MAX_IDS, ModelName, ScoreRequest
 from serving.scorer import Scorer
 from serving.settings import ServingSettings
@@ -52,6 +53,7 @@ def score_list(
     StoreUnavailable
         When nobody's state can be read. The service falls back to priors then; a table of them would help nobody.
     """
+    drained(home)
     log = EventLog(home)
     moment = scored_at or log.end() + timedelta(microseconds=1)
     scorer = scorer_of(home, models)

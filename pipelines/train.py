@@ -40,6 +40,7 @@ from models.registry import CHALLENGER, PARENT_TAG, Registry, Run, Version
 from models.spec import ModelSpec
 from pipelines.about import about_home
 from pipelines.console import Narrator, Share
+from pipelines.inbox import drained
 from pipelines.judge import LEARNT_UNTIL_TAG, champion, judge, judge_hours, learnt_until
 from pipelines.promote import VERDICT_TAG, champion_of, open_registry, verdict_of
 from training.dataset import Dataset, Rows, dataset, labelled_rows
@@ -133,7 +134,7 @@ class Recipe:
         return _spec(home, model, self.horizons)
 
     def refuse_unusable(self, home: Home, models: Sequence[str]) -> None:
-        """Raise before anything is done, and before the home is made.
+        """Raise before anything is done, and before the home is made. What waits in the inbox is in the log afterwards.
 
         Raises
         ------
@@ -141,6 +142,7 @@ class Recipe:
         """
         for model in models:
             self.spec(home, model)
+        drained(home)
         EventLog(home).end()
 
     def key(self, home: Home, model: str, log_fingerprint: str) -> str:

@@ -28,6 +28,7 @@ DOORS = {
     "lightgbm": ("models/boosting.py",),
     "mlflow": ("models/registry.py",),
     "bentoml": ("serving/service.py",),
+    "confluent_kafka": ("pipelines/streams.py",),
     "optuna": ("training/tuning.py",),
     "_bentoml_sdk": ("serving/service.py",),
     "_bentoml_impl": ("serving/service.py",),

@@ -1,0 +1,134 @@
+"""`inbox merge` and `inbox forget`: two records of one person become one, and a person leaves.
+
+What enters: a home and subscriber ids. What leaves: the same home, in which that is so everywhere. The promise: a run that was
+killed is completed by running it again, and a second run changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from features.errors import EmptyLog, FeatureError
+from features.forgetting import Forgotten
+from features.forgetting import forget as forget_events
+from features.home import Home
+from features.log import EventLog
+from features.merges import Merged, Merges
+from features.merges import merge as record
+from features.stores import open_store
+from pipelines.inbox import drained
+from pipelines.live import live_updater
+
+
+class UnknownSubscriber(FeatureError):
+    """``which`` names the argument, not the id."""
+
+    code = "unknown_subscriber"
+
+    def __init__(self, which: str) -> None:
+        self.which = which
+        super().__init__(
+            f"{which} is nobody's id here: there is no event and no profile of it. Check it for typing errors."
+        )
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What a merge did."""
+
+    merged: Merged
+    refolded: int
+    """Whether the online store has the one person's state now; 0 before anything is materialized."""
+    failed: int
+
+
+@dataclass(frozen=True)
+class Gone:
+    """What forgetting removed."""
+
+    events: Forgotten
+    states: int
+    predictions: int
+    left: tuple[Path, ...]
+    """Directories that may name the person still."""
+
+
+def merge_people(home: Home, former: str, into: str) -> Joined:
+    """Make the history of two subscribers one person's, also for the past, and fold that person's state anew.
+
+    Raises
+    ------
+    UnknownSubscriber
+        Neither the log nor the inbox has heard of one of them.
+    MergeRefused, StoreUnavailable, InboxUnavailable
+    """
+    drained(home)
+    now = Merges(home).resolve([former, into])
+    known = _known(home, now.values())
+    for which, who in (("FROM", former), ("INTO", into)):
+        if now[who] not in known:
+            raise UnknownSubscriber(which)
+    merged = record(home, former, into)
+    with live_updater(home) as updater:
+        caught = updater.refold([merged.former])
+    return Joined(merged, caught.refolded, caught.failed)
+
+
+def _known(home: Home, ids: Iterable[str]) -> set[str]:
+    try:
+        con = EventLog(home).connect(only=list(ids))
+    except EmptyLog:
+        return set()
+    try:
+        return set(con.to_pyarrow(con.table("subscribers").select("subscriber_id"))["subscriber_id"].to_pylist())
+    finally:
+        con.disconnect()
+
+
+def forget_person(home: Home, subscriber_id: str) -> Gone:
+    """Remove a person, under all ids that were merged, from the log, the inbox, the quarantine and the stores.
+
+    Raises
+    ------
+    StoreUnavailable, InboxUnavailable, UnreadableFile
+        When a part could not be done; call again.
+    """
+    ids = Merges(home).person(subscriber_id)
+    # First what knows the person by these ids alone: when the events are gone, their merges are, too.
+    predictions = sum(_without(path, ids) for path in _tables(home))
+    forgotten = forget_events(home, subscriber_id)
+    with closing(open_store(home)) as store:
+        store.create()
+        states = sum(store.delete(who) for who in forgotten.subscriber_ids)
+    left = (home.exports, home.reports)
+    return Gone(forgotten, states, predictions, tuple(path for path in left if path.exists()))
+
+
+def _tables(home: Home) -> Iterator[Path]:
+    """Finished files of other rooms with a row per subscriber and moment: predictions, and the states of trainings."""
+    for directory in (home.predictions, home.offline):
+        yield from sorted(directory.rglob("*.parquet"))
+
+
+def _without(path: Path, ids: Collection[str]) -> int:
+    """Write a file anew without the rows about some people, in one step; how many they were."""
+    if "subscriber_id" not in pq.read_schema(path).names:
+        return 0
+    table = pq.read_table(path)
+    theirs = pc.is_in(table["subscriber_id"], pa.array(list(ids), pa.string()))
+    count = pc.sum(theirs).as_py() or 0
+    if count:
+        beside = path.with_suffix(".forgetting")
+        pq.write_table(table.filter(pc.invert(theirs)), beside, compression="zstd")
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        beside.replace(path)
+    return int(count)

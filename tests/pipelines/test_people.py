@@ -1,0 +1,149 @@
+"""Two records of one person become one, and a person leaves; both everywhere, and again without change."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from features.catalogue import Catalogue
+from features.home import Home
+from features.log import EventLog
+from features.stores import open_store
+from pipelines.inbox import Intake, drained
+from pipelines.materialize import materialize
+from tests.front_door import inbox
+from tests.pipelines.test_inbox import message
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """Three people, materialized; one event more of each waits in the inbox."""
+    home = Home(tmp_path / "home")
+    rows = [message(event_id=f"{who}-{n}", subscriber_id=who) for who in ("ann", "anna", "bob") for n in range(3)]
+    (tmp_path / "events.jsonl").write_bytes(b"\n".join(rows))
+    EventLog(home).append(tmp_path / "events.jsonl", None, None)
+    materialize(home, lambda share: None)
+    Intake(home, "events").take([message(event_id=f"{who}-9", subscriber_id=who) for who in ("ann", "anna", "bob")])
+    return home
+
+
+def stored(home: Home, *ids: str) -> list[bool]:
+    with closing(open_store(home)) as store:
+        _, found = store.read(list(ids), Catalogue.load(home.catalogue))
+        return [bool(one) for one in found]
+
+
+def counts(home: Home) -> dict[str, int]:
+    drained(home)
+    found = EventLog(home).connect().table("events").to_pyarrow()["subscriber_id"].value_counts().to_pylist()
+    return {one["values"]: one["counts"] for one in found}
+
+
+def files(home: Home) -> Iterator[Path]:
+    return (path for path in home.root.rglob("*") if path.is_file())
+
+
+def test_two_subscribers_become_one_in_the_log_and_in_the_store(home: Home) -> None:
+    said = inbox("merge", "anna", "ann", "--home", home.root)
+    assert said.code == 0, said.err
+    assert "Merged; its state is folded anew" in said.out
+    assert counts(home) == {"ann": 8, "bob": 4}
+    assert stored(home, "ann", "anna", "bob") == [True, False, True]
+
+
+def test_the_merged_state_is_the_one_that_a_materialization_makes(home: Home) -> None:
+    inbox("merge", "anna", "ann", "--home", home.root)
+    catalogue = Catalogue.load(home.catalogue)
+    with closing(open_store(home)) as store:
+        live, _ = store.read(["ann"], catalogue)
+        materialize(home, lambda share: None)
+        nightly, _ = store.read(["ann"], Catalogue.load(home.catalogue))
+    both = [name for name in live.dtype.names if not name.endswith("as_of")]
+    assert all(np.array_equal(live[name], nightly[name], equal_nan=True) for name in both)
+
+
+def test_a_merge_again_changes_nothing(home: Home) -> None:
+    inbox("merge", "anna", "ann", "--home", home.root)
+    said = inbox("merge", "anna", "ann", "--home", home.root)
+    assert said.code == 0 and "They were one already" in said.out
+    assert counts(home) == {"ann": 8, "bob": 4}
+
+
+@pytest.mark.parametrize(
+    ("former", "into", "words"),
+    [
+        ("ann", "ann", "both ids are the same"),
+        ("ann", "anna", "was merged into the first before"),
+        ("anna", "bob", "merged into another subscriber before"),
+        ("nobody", "ann", "FROM is nobody's id here"),
+        ("ann", "nobody", "INTO is nobody's id here"),
+    ],
+)
+def test_a_merge_that_cannot_be_is_refused_without_naming_anybody(
+    home: Home, former: str, into: str, words: str
+) -> None:
+    inbox("merge", "anna", "ann", "--home", home.root)
+    said = inbox("merge", former, into, "--home", home.root)
+    assert said.code == 1 and words in said.err, said.err
+    assert "Traceback" not in said.err and "bob" not in said.err
+    assert counts(home) == {"ann": 8, "bob": 4}
+
+
+def test_a_merge_before_anything_is_materialized_is_recorded(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    Intake(home, "events").take([message(event_id=who, subscriber_id=who) for who in ("a", "b")])
+    said = inbox("merge", "a", "b", "--home", home.root)
+    assert "Merged; no state is stored yet" in said.out, said.err
+    assert counts(home) == {"b": 2}
+
+
+def test_a_merge_in_an_empty_home_is_refused(tmp_path: Path) -> None:
+    said = inbox("merge", "a", "b", "--home", tmp_path / "home")
+    assert said.code == 1 and "FROM is nobody's id" in said.err
+
+
+def test_who_is_forgotten_is_nowhere_any_more_under_any_id(home: Home) -> None:
+    home.predictions.mkdir()
+    log = pa.table({"subscriber_id": ["ann", "bob", "anna"], "probability": [0.1, 0.2, 0.3]})
+    pq.write_table(log, home.predictions / "one.parquet")
+    home.exports.mkdir()
+    (home.exports / "leads.csv").write_text("subscriber_id\nann\n")
+    inbox("merge", "anna", "ann", "--home", home.root)
+    said = inbox("forget", "anna", "--yes", "--home", home.root)
+    assert said.code == 0, said.err
+    assert "1 states, 2 rows of predictions" in said.out and "exports may name the person" in said.out
+    assert counts(home) == {"bob": 4}
+    assert stored(home, "ann", "anna", "bob") == [False, False, True]
+    assert pq.read_table(home.predictions / "one.parquet")["subscriber_id"].to_pylist() == ["bob"]
+    shutil.rmtree(home.exports)
+    for path in files(home):
+        assert b"ann" not in path.read_bytes().replace(b"channel", b""), path
+
+
+def test_what_is_told_again_of_who_was_forgotten_is_refused(home: Home, tmp_path: Path) -> None:
+    inbox("forget", "ann", "--yes", "--home", home.root)
+    said = inbox("ingest", "--events", tmp_path / "events.jsonl", "--home", home.root)
+    assert "0 new events" in said.out, said
+    taken = Intake(home, "events").take([message(event_id="ann-1", subscriber_id="ann")])
+    assert taken.new == 0 and taken.quarantined == 1
+    assert counts(home) == {"anna": 4, "bob": 4}
+
+
+def test_forgetting_again_and_forgetting_a_stranger_find_nothing(home: Home) -> None:
+    inbox("forget", "ann", "--yes", "--home", home.root)
+    for who in ("ann", "stranger"):
+        said = inbox("forget", who, "--yes", "--home", home.root)
+        assert said.code == 0 and "Removed 0 events, 0 profiles, 0 states, 0 rows" in said.out
+    assert counts(home) == {"anna": 4, "bob": 4}
+
+
+def test_nobody_is_forgotten_without_a_yes(home: Home) -> None:
+    assert inbox("forget", "ann", "--home", home.root).code == 1
+    assert counts(home)["ann"] == 4
