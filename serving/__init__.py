@@ -1,14 +1,18 @@
 """From a request to a score: schemas, scorer, fallbacks, guard, prediction log, the Bento.
 
 Bytes of a request enter here and bytes of an answer leave; whoever may ask and however the parts behind are doing, an
-accepted request is answered with a finite score. Nothing in this room fits a model, talks to MLflow, or writes
-features. It imports ``features`` and ``models``, never ``training`` or ``pipelines``; BentoML is imported only by
-``service``.
+accepted request is answered with a finite score. Nothing in this room fits a model or talks to MLflow; features are
+written only by ``webhooks``, aside. It imports ``features`` and ``models``, never ``training`` or ``pipelines``; BentoML
+is imported only by ``service``.
 
 The way of a request: ``guard`` (outermost: key, type, size, time, places) -> Bento's own middleware -> ``app`` ->
 ``schemas`` (bytes to a checked request) -> ``admission`` (now, in turn, shed, or priors because time is short) ->
 ``together`` (with whom) -> ``scorer``, which reads through the ``breaker`` -> ``answers`` (columns to bytes) ->
 ``prediction_log`` (afterwards, aside). ``swap`` puts another scorer in service when a model is promoted.
+
+The way of a provider's events: ``guard`` (the provider's door instead of a key, places of their own) -> ``app`` ->
+``webhooks.reception`` (checked, read, written by one writer), and then, when the answer is sent, ``webhooks.follower`` and
+its process ``webhooks.live``.
 
 Weighed:
 

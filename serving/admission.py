@@ -5,8 +5,11 @@ What enters: a request's class, how much it asks for, and how long its caller wi
 done soon is refused at once, callers of many before callers of few; an admitted request is answered within its deadline
 as far as that is in our hands.
 
-Two classes. ``send`` asks for a few subscribers: a renderer, in the middle of a message. ``bulk`` asks for many, or for
-reasons, which cost a hundred times a score; it can come back later.
+Two classes ask for scores. ``send`` asks for a few subscribers: a renderer, in the middle of a message. ``bulk`` asks for
+many, or for reasons, which cost a hundred times a score; it can come back later.
+
+A third, ``events``, brings something: a provider's events. It has places of its own and takes none of the others', so a
+flood of events sheds itself. Its callers come again by themselves, for hours.
 
 **Places.** A request holds one from when its body is whole until its answer is sent, so places bound memory. Bodies on
 their way hold none: however many dawdle, they keep nobody out (the guard bounds their bytes instead). Bulk may hold a
@@ -39,7 +42,7 @@ from features.errors import MalformedRequest, Overloaded
 from serving.meters import Meters
 
 T = TypeVar("T")
-Class = Literal["send", "bulk"]
+Class = Literal["send", "bulk", "events"]
 Score = Callable[[float | None], T]
 """Takes the seconds it may take, None for as long as it needs."""
 
@@ -54,6 +57,9 @@ turns out to be a send is treated as one, unless it was shed before.
 MAX_DEADLINE_MS = 60_000
 BULK_SHARE = 4
 """Bulk may hold one place in so many."""
+
+EVENTS_RETRY_S = 5
+"""When bringers of events should come again."""
 
 HEARD_LATE_S = 0.005
 """When bulk runs out of time the event loop, beside busy threads, hears of it about so late."""
@@ -125,12 +131,15 @@ class Admission:
         Requests at once, of both classes.
     bulk_wait_s
         So many seconds of bulk work may wait.
+    events_places
+        Bodies of events at once, beside those.
     """
 
-    def __init__(self, places: int, bulk_wait_s: float, meters: Meters) -> None:
+    def __init__(self, places: int, bulk_wait_s: float, meters: Meters, events_places: int = 1) -> None:
+        self.events_places = events_places
         self.places, self.bulk_places, self.bulk_wait_s = places, max(1, places // BULK_SHARE), bulk_wait_s
         self.meters = meters
-        self.taken: dict[Class, int] = {"send": 0, "bulk": 0}
+        self.taken: dict[Class, int] = {"send": 0, "bulk": 0, "events": 0}
         self.waiting_s = 0.0
         """Seconds of bulk work not done yet."""
         self.scoring = {"bulk": Pace(0.000_05), "reasons": Pace(0.005)}
@@ -138,7 +147,8 @@ class Admission:
 
     @property
     def in_flight(self) -> int:
-        return sum(self.taken.values())
+        """Requests for scores."""
+        return self.taken["send"] + self.taken["bulk"]
 
     def check(self, kind: Class) -> None:
         """Whether there is room for one more.
@@ -148,19 +158,24 @@ class Admission:
         Overloaded
             When there is not.
         """
+        if kind == "events":
+            if self.taken[kind] >= self.events_places:
+                self.refuse(kind)
+            return
         crowded = kind == "bulk" and (self.taken["bulk"] >= self.bulk_places or self.waiting_s > self.bulk_wait_s)
         if crowded or self.in_flight >= self.places:
             self.refuse(kind)
 
     def refuse(self, kind: Class) -> NoReturn:
-        """Shed one: bulk until what waits now is done, sends for the shortest time that can be said.
+        """Shed one: bulk until what waits now is done, events for some seconds, sends for the shortest time that can be said.
 
         Raises
         ------
         Overloaded
         """
         self.meters.shed[kind] += 1
-        raise Overloaded(max(1, ceil(self.waiting_s)) if kind == "bulk" else 1)
+        returns = {"send": 1, "bulk": max(1, ceil(self.waiting_s)), "events": EVENTS_RETRY_S}
+        raise Overloaded(returns[kind])
 
 
 @dataclass(frozen=True)

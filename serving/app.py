@@ -10,27 +10,31 @@ orjson writes the answer once.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Any, Protocol
 
+import orjson
 from fastapi import APIRouter, FastAPI, Request, Response, Security
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
-from features.errors import MalformedRequest, RequestError
+from features.errors import EventsNotTaken, MalformedRequest, ReplayedEvents, RequestError, UnknownKey, UntrustedEvents
+from features.providers import PROVIDERS
 from serving.admission import MAX_DEADLINE_MS, PLACE, Place, Threads, Ways, class_of, read_deadline
 from serving.answers import ARROW_MEDIA_TYPE, JSON_MEDIA_TYPE, Scores, render_arrow, render_json
-from serving.guard import ONE_SCORE, REQUEST_ID, SCORES
+from serving.guard import DOOR, ONE_EVENTS, ONE_SCORE, REQUEST_ID, SCORES
 from serving.meters import Meters
 from serving.prediction_log import PredictionLog, Served
 from serving.problems import MEDIA_TYPE, STATUS, problem
 from serving.schemas import Problem, ScoreRequest, ScoreResponse, parse, parse_query
 from serving.together import Scored, Together
+from serving.webhooks.door import Arrived
+from serving.webhooks.reception import Reception, Taken
 
 METRICS_MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -129,7 +133,7 @@ class BytesRoute(APIRoute):
 
 
 def create_app() -> FastAPI:
-    """The application without an engine: ``app.state.engine`` is set when the service starts.
+    """The application without an engine: ``app.state.engine`` and ``app.state.reception`` are set when the service starts.
 
     ``app.state.meters`` is there from the beginning, for the guard to share.
     """
@@ -157,6 +161,17 @@ async def score_one(request: Request) -> Response:
         raise MalformedRequest("subscriber_id", "should be percent-encoded UTF-8")
     asked = parse_query(subscriber_id, request.scope["query_string"].decode("ascii", "replace"))
     return await engine.answer(asked, request)
+
+
+async def take_events(request: Request) -> Response:
+    """Take in events as an email service provider posts them. They are on disk when the answer is sent; what was taken in
+    before changes nothing. A request is known by the provider's signature or by its webhook's credentials, not by an API key.
+    """
+    reception: Reception = request.app.state.reception
+    body = await request.body()
+    arrived = Arrived(dict(request.scope["headers"]), body, reception.clock().timestamp())
+    taken = await reception.take(request.scope[DOOR], arrived)
+    return _reply(orjson.dumps(asdict(taken)), JSON_MEDIA_TYPE)
 
 
 async def metrics(request: Request) -> Response:
@@ -195,20 +210,48 @@ def _routes() -> APIRouter:
     router.add_api_route(SCORES, score_many, methods=["POST"], openapi_extra=_body(), **shared)
     one = ONE_SCORE.replace("}", ":path}")
     router.add_api_route(one, score_one, methods=["GET"], openapi_extra=_parameters(), **shared)
+    router.add_api_route(
+        ONE_EVENTS,
+        take_events,
+        methods=["POST"],
+        tags=["Events"],
+        response_model=Taken,
+        responses=_events_answers(),
+        openapi_extra=_events(),
+    )
     router.add_api_route("/metrics", metrics, methods=["GET"], include_in_schema=False)
     router.add_api_route("/", docs, methods=["GET"], include_in_schema=False)
     return router
 
 
+_OF_EVENTS = {kind.code for kind in (UntrustedEvents, ReplayedEvents, EventsNotTaken)}
+
+
 def _answers() -> dict[int | str, dict[str, Any]]:
     arrow = {"schema": {"type": "string", "format": "binary"}}
+    said = {"description": "Scores in the order asked for.", "content": {ARROW_MEDIA_TYPE: arrow}}
+    return {200: said} | _problems(STATUS.keys() - _OF_EVENTS)
+
+
+def _events_answers() -> dict[int | str, dict[str, Any]]:
+    said = {"description": "What became of the events; all that were accepted are on disk."}
+    return {200: said} | _problems(STATUS.keys() - {MalformedRequest.code, UnknownKey.code})
+
+
+def _problems(codes: Collection[str]) -> dict[int | str, dict[str, Any]]:
     content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
-    answers: dict[int | str, dict[str, Any]] = {
-        200: {"description": "Scores in the order asked for.", "content": {ARROW_MEDIA_TYPE: arrow}}
+    return {
+        status: {"description": code.replace("_", " "), "content": content}
+        for code, status in STATUS.items()
+        if code in codes
     }
-    for code, status in STATUS.items():
-        answers[status] = {"description": code.replace("_", " "), "content": content}
-    return answers
+
+
+def _events() -> dict[str, Any]:
+    schema = {"description": "One event or an array of them, as the provider documents it."}
+    provider = {"name": "provider", "in": "path", "required": True, "schema": {"enum": sorted(PROVIDERS)}}
+    body = {"required": True, "content": {name: {"schema": schema} for name in (JSON_MEDIA_TYPE, "text/plain")}}
+    return {"parameters": [provider], "requestBody": body}
 
 
 _DEADLINE: dict[str, Any] = {

@@ -5,6 +5,9 @@ and for everything that goes wrong further in, a problem. The promise: it never 
 and nothing that was sent appears in an error or a log line; paths are named by route, because they may hold a
 subscriber's id.
 
+Events come through a side door: ``/v1/events/{provider}`` takes no key of ours. A provider's ``Door`` says before the body is
+read what it can say by then, and the handler asks it again once the body is whole.
+
 Load is shed here, before anything is parsed, as far as a request's class can be seen from its size; ``admission`` says
 how and why.
 
@@ -16,10 +19,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import traceback
 import uuid
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from http import HTTPStatus
 from time import perf_counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -29,15 +32,17 @@ from features.errors import (
     NotJson,
     Overloaded,
     RequestError,
-    ScoringError,
     SlowBody,
     UnknownKey,
+    UntrustedEvents,
 )
 from serving.admission import PLACE, SMALL_BODY, Admission, Class, Place
+from serving.failures import described
 from serving.keys import KeyRing
 from serving.meters import Meters
 from serving.problems import GATEWAY_TIMEOUT, INTERNAL_ERROR, MEDIA_TYPE, STATUS, Reply, bare_problem, problem
 from serving.settings import ServingSettings
+from serving.webhooks.door import JSON, Door
 
 log = logging.getLogger("inbox.guard")
 access_log = logging.getLogger("inbox.access")
@@ -45,14 +50,22 @@ access_log = logging.getLogger("inbox.access")
 REQUEST_ID = "inbox.request_id"
 """Where the request's id is found in the ASGI scope."""
 
+DOOR = "inbox.door"
+"""Where the door that a request with events came through is found in the ASGI scope."""
+
 SCORES = "/v1/scores"
 ONE_SCORE = "/v1/scores/{subscriber_id}"
+EVENTS = "/v1/events/"
+ONE_EVENTS = "/v1/events/{provider}"
 PROBES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 DOCS = frozenset({"/", "/docs.json"})
 STATIC = "/static_content/"
 
 CLIENT_GONE = 499
 """Counted, never sent: the caller hung up before its body was whole."""
+
+BODIES_ARRIVING = 8
+"""So many of the largest bodies of events may be on their way or waiting, all together."""
 
 _ERROR_STATUS = 400
 _KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -61,6 +74,14 @@ _KEPT_HEADERS = frozenset({b"allow", b"retry-after"})
 
 class _ClientGone(Exception):
     """The caller hung up."""
+
+
+class _NotHere(Exception):
+    """There is no such thing at this path."""
+
+    def __init__(self, status: int, *headers: tuple[bytes, bytes]) -> None:
+        self.status, self.headers = status, [*headers]
+        super().__init__(status)
 
 
 class _TooSlow(Exception):
@@ -75,20 +96,102 @@ def route_of(path: str) -> str:
     """
     if path.startswith(SCORES + "/"):
         return ONE_SCORE
+    if path.startswith(EVENTS):
+        return ONE_EVENTS
     if path.startswith(STATIC):
         return STATIC
     return path if path == SCORES or path in PROBES or path in DOCS else "other"
 
 
+class Bodies:
+    """Bodies of one kind on their way: each of them and all together are bounded, and none may dawdle."""
+
+    def __init__(
+        self, limit_bytes: int, together_bytes: int, deadline_s: float, shed: Class, admission: Admission
+    ) -> None:
+        self.limit_bytes, self.together_bytes, self.deadline_s = limit_bytes, together_bytes, deadline_s
+        self._shed, self._admission = shed, admission
+        self.arriving_bytes = 0
+        """Of bodies that are not whole yet, and of those that are held."""
+
+    def announced(self, headers: dict[bytes, bytes], media_types: Collection[bytes]) -> int:
+        """How many bytes are announced, 0 where nothing is.
+
+        Raises
+        ------
+        NotJson
+        BodyTooLarge
+        """
+        media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if media_type not in media_types or headers.get(b"content-encoding", b"identity") != b"identity":
+            raise NotJson
+        length = headers.get(b"content-length", b"")
+        announced = int(length) if length.isdigit() else 0
+        if announced > self.limit_bytes:
+            raise BodyTooLarge(self.limit_bytes)
+        return announced
+
+    async def whole(self, receive: Receive) -> bytes:
+        """Read a body.
+
+        Raises
+        ------
+        SlowBody
+        BodyTooLarge
+        Overloaded
+        """
+        try:
+            async with asyncio.timeout(self.deadline_s):
+                return await self._read(receive)
+        except TimeoutError:
+            raise SlowBody(self.deadline_s) from None
+
+    @contextmanager
+    def held(self, body: bytes) -> Iterator[None]:
+        """Count a whole body as long as somebody works on it."""
+        self.arriving_bytes += len(body)
+        try:
+            yield
+        finally:
+            self.arriving_bytes -= len(body)
+
+    async def _read(self, receive: Receive) -> bytes:
+        body, more = bytearray(), True
+        try:
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise _ClientGone
+                body += message.get("body", b"")
+                self.arriving_bytes += len(message.get("body", b""))
+                self._check_size(len(body))
+                more = message.get("more_body", False)
+        finally:
+            self.arriving_bytes -= len(body)
+        return bytes(body)
+
+    def _check_size(self, size: int) -> None:
+        """Of one body, and of all together: large ones may not take more memory on their way than in their places."""
+        if size > self.limit_bytes:
+            raise BodyTooLarge(self.limit_bytes)
+        if size > SMALL_BODY and self.arriving_bytes > self.together_bytes:
+            self._admission.refuse(self._shed)
+
+
 class Guard:
     """ASGI middleware around everything else."""
 
-    def __init__(self, app: ASGIApp, settings: ServingSettings, keys: KeyRing, meters: Meters) -> None:
-        self.app, self.settings, self.keys, self.meters = app, settings, keys, meters
+    def __init__(
+        self, app: ASGIApp, settings: ServingSettings, keys: KeyRing, meters: Meters, doors: Mapping[str, Door]
+    ) -> None:
+        self.app, self.settings, self.keys, self.meters, self.doors = app, settings, keys, meters, doors
         self.open_routes = PROBES | ({*DOCS, STATIC} if settings.docs_open else set())
-        self.admission = Admission(settings.max_in_flight, settings.bulk_wait_s, meters)
-        self.arriving_bytes = 0
-        """Of bodies that are not whole yet."""
+        self.clock = settings.clock()
+        self.admission = Admission(settings.max_in_flight, settings.bulk_wait_s, meters, settings.max_webhooks)
+        deadline_s, limit = settings.body_deadline_s, settings.body_limit_bytes
+        self.questions = Bodies(limit, self.admission.bulk_places * limit, deadline_s, "bulk", self.admission)
+        limit = settings.webhook_limit_bytes
+        self.events = Bodies(limit, BODIES_ARRIVING * limit, deadline_s, "events", self.admission)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -108,6 +211,8 @@ class Guard:
             await answer.replace(problem(error, request_id))
         except _ClientGone:
             answer.status = CLIENT_GONE
+        except _NotHere as error:
+            await answer.replace(bare_problem(error.status, request_id, error.headers))
         except _TooSlow:
             await answer.replace(bare_problem(GATEWAY_TIMEOUT, request_id))
         except Exception as error:  # noqa: BLE001 - one of the two outermost doors
@@ -123,18 +228,44 @@ class Guard:
         if route in self.open_routes:
             await self._run(scope, receive, answer)
             return
+        if route == ONE_EVENTS:
+            await self._pass_events_on(scope, receive, answer, arrived)
+            return
         headers = dict(scope["headers"])
         self._check_key(headers)
         size = 0
         if scope["method"] == "POST":
-            announced = self._check_form(headers)
+            announced = self.questions.announced(headers, JSON)
             # Whoever would be turned away afterwards need not be read first.
             self.admission.check(_looks(announced))
-            body = await self._body(receive)
+            body = await self.questions.whole(receive)
             receive, size = _replayed(body, receive), len(body)
         with Place(self.admission, _looks(size), arrived) as scope[PLACE]:
             await scope[PLACE].settle()
             await self._run(scope, receive, answer)
+
+    async def _pass_events_on(self, scope: Scope, receive: Receive, answer: _Answer, arrived: float) -> None:
+        """The same for a provider's events."""
+        door = self.doors.get(scope["path"].removeprefix(EVENTS))
+        if door is None:
+            raise _NotHere(HTTPStatus.NOT_FOUND)
+        if scope["method"] != "POST":
+            raise _NotHere(HTTPStatus.METHOD_NOT_ALLOWED, (b"allow", b"POST"))
+        try:
+            body = await self._events(dict(scope["headers"]), receive, door)
+        except RequestError as error:
+            self.meters.refused_events[door.provider, reason_of(error)] += 1
+            raise
+        scope[DOOR] = door
+        with self.events.held(body), Place(self.admission, "events", arrived) as scope[PLACE]:
+            self.meters.admitted["events"] += 1
+            await self._run(scope, _replayed(body, receive), answer)
+
+    async def _events(self, headers: dict[bytes, bytes], receive: Receive, door: Door) -> bytes:
+        door.greet(headers, self.clock().timestamp())
+        self.events.announced(headers, door.media_types)
+        self.admission.check("events")
+        return await self.events.whole(receive)
 
     async def _run(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         try:
@@ -149,46 +280,6 @@ class Guard:
         scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
         if scheme.lower() != b"bearer" or not self.keys.holds(key.strip()):
             raise UnknownKey
-
-    def _check_form(self, headers: dict[bytes, bytes]) -> int:
-        """How many bytes are announced, 0 where nothing is."""
-        media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        if media_type != b"application/json" or headers.get(b"content-encoding", b"identity") != b"identity":
-            raise NotJson
-        length = headers.get(b"content-length", b"")
-        announced = int(length) if length.isdigit() else 0
-        if announced > self.settings.body_limit_bytes:
-            raise BodyTooLarge(self.settings.body_limit_bytes)
-        return announced
-
-    async def _body(self, receive: Receive) -> bytes:
-        try:
-            async with asyncio.timeout(self.settings.body_deadline_s):
-                return await self._read(receive)
-        except TimeoutError:
-            raise SlowBody(self.settings.body_deadline_s) from None
-
-    async def _read(self, receive: Receive) -> bytes:
-        body, more = bytearray(), True
-        try:
-            while more:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise _ClientGone
-                body += message.get("body", b"")
-                self.arriving_bytes += len(message.get("body", b""))
-                self._check_size(len(body))
-                more = message.get("more_body", False)
-        finally:
-            self.arriving_bytes -= len(body)
-        return bytes(body)
-
-    def _check_size(self, size: int) -> None:
-        """Of one body, and of all together: large ones may not take more memory on their way than in their places."""
-        if size > self.settings.body_limit_bytes:
-            raise BodyTooLarge(self.settings.body_limit_bytes)
-        if size > SMALL_BODY and self.arriving_bytes > self.admission.bulk_places * self.settings.body_limit_bytes:
-            self.admission.refuse("bulk")
 
     def _record(self, method: str, route: str, status: int, seconds: float, request_id: str) -> None:
         method = method if method in _KNOWN_METHODS else "other"
@@ -233,6 +324,11 @@ def _looks(size: int) -> Class:
     return "send" if size <= SMALL_BODY else "bulk"
 
 
+def reason_of(error: RequestError) -> str:
+    """A few words from a fixed set."""
+    return error.reason if isinstance(error, UntrustedEvents) else error.code
+
+
 def _is_problem(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     return any(name == b"content-type" and value.startswith(MEDIA_TYPE.encode()) for name, value in headers)
 
@@ -249,13 +345,3 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
         return message
 
     return replay
-
-
-def described(error: Exception) -> str:
-    """What a log line may say of an unexpected error: its kind and place. Its message may hold what was sent, so it is
-    left out unless the error is ours.
-    """
-    frames = traceback.extract_tb(error.__traceback__)[-3:]
-    places = " > ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)
-    said = f": {error}" if isinstance(error, ScoringError) else ""
-    return f"{type(error).__name__} at {places}{said}"

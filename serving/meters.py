@@ -34,10 +34,15 @@ class Meters(Collector):
         """By method, route and status."""
         self.scores: Counter[str] = Counter()
         """Subscribers answered, by status."""
-        self.admitted, self.shed, self.degraded = (Counter[str](send=0, bulk=0) for _ in range(3))
+        self.admitted, self.shed = (Counter[str](send=0, bulk=0, events=0) for _ in range(2))
+        self.degraded = Counter[str](send=0, bulk=0)
         """Requests by class: let in, turned away, answered with priors because scores would have been late."""
         self.store_errors = 0
         """Requests answered without the online store because it could not be read."""
+        self.events: Counts = Counter()
+        """Events posted, by provider and what became of them."""
+        self.refused_events: Counts = Counter()
+        """Requests with events that were refused, by provider and reason."""
         self._latencies: dict[str, list[int]] = {}
         self._seconds: dict[str, float] = {}
         self._probes: list[tuple[type[CounterMetricFamily | GaugeMetricFamily], str, str, Probe]] = []
@@ -72,6 +77,8 @@ class Meters(Collector):
             ("inbox_degraded", "Requests answered with priors to keep a deadline.", self.degraded),
         ):
             yield _counter(name, meaning, ("class",), {(c,): n for c, n in counts.items()})
+        yield _counter("inbox_events", "Events posted.", ("provider", "outcome"), self.events)
+        yield _counter("inbox_events_refused", "Posts refused.", ("provider", "reason"), self.refused_events)
         yield CounterMetricFamily("inbox_store_errors", "Requests answered without the store.", self.store_errors)
         yield self._latency()
         for family, name, meaning, probe in self._probes:

@@ -61,7 +61,8 @@ were used.
 
 The features themselves are not written but can be had again: fold the subscriber's events up to ``state_as_of``, compare
 ``state_checksum`` (``features.packing.checksums_of``), derive at ``scored_at``. With the version of the model and the
-context, that gives the score to the bit.
+context, that gives the score to the bit. Decayed sums are measured from the beginning of the week of ``state_as_of``; of a row
+that live events kept alive, perhaps of the week before (``features.live.LONGEST_STAY_US``): the checksum tells which.
 """
 
 _SHARED = ("subscriber_id", "status", "prior", "feature_age_s", "state_as_of", "state_checksum")

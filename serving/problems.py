@@ -13,12 +13,15 @@ import orjson
 
 from features.errors import (
     BodyTooLarge,
+    EventsNotTaken,
     MalformedRequest,
     NotJson,
     Overloaded,
+    ReplayedEvents,
     RequestError,
     SlowBody,
     UnknownKey,
+    UntrustedEvents,
 )
 
 MEDIA_TYPE = "application/problem+json"
@@ -27,12 +30,18 @@ INTERNAL_ERROR, GATEWAY_TIMEOUT = 500, 504
 STATUS: dict[str, int] = {
     MalformedRequest.code: 400,
     UnknownKey.code: 401,
+    UntrustedEvents.code: 401,
     SlowBody.code: 408,
+    ReplayedEvents.code: 409,
     BodyTooLarge.code: 413,
     NotJson.code: 415,
     Overloaded.code: 429,
+    EventsNotTaken.code: 503,
 }
-"""Of every error a caller can cause, by its code. All others are 500."""
+"""Of every error of a request, by its code. All others are 500."""
+
+SHARED_SECRETS = frozenset({"brevo", "mailjet", "postmark"})
+"""Providers of events who send credentials instead of a signature."""
 
 _DETAILS = {
     404: "There is nothing at this path; /docs.json lists what there is.",
@@ -70,7 +79,10 @@ def _headers(error: RequestError) -> list[tuple[bytes, bytes]]:
     match error:
         case UnknownKey():
             return [(b"www-authenticate", b"Bearer")]
-        case Overloaded():
+        case UntrustedEvents():
+            basic = error.provider in SHARED_SECRETS
+            return [(b"www-authenticate", b'Basic realm="events"' if basic else b"Signature")]
+        case Overloaded() | EventsNotTaken():
             return [(b"retry-after", str(error.retry_after_s).encode())]
         case SlowBody():
             return [(b"connection", b"close")]

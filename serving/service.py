@@ -22,6 +22,7 @@ from _bentoml_sdk import Service
 from _bentoml_sdk.service.openapi import generate_spec
 from bentoml._internal.server.http.traffic import TimeoutMiddleware
 
+from features.inbox import Inbox
 from features.stores import open_store
 from serving.app import Engine, create_app
 from serving.breaker import Breaker
@@ -31,6 +32,10 @@ from serving.prediction_log import PredictionLog
 from serving.scorer import Scorer
 from serving.settings import read_settings
 from serving.swap import Shelf, Swapper
+from serving.webhooks.certificates import Certificates
+from serving.webhooks.doors import open_doors
+from serving.webhooks.follower import Follower
+from serving.webhooks.reception import Reception
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -63,7 +68,9 @@ class GuardedService(Service[T]):
         app.state.settings = settings = read_settings()
         inner = super().to_asgi(is_main=is_main)
         inner.user_middleware = [layer for layer in inner.user_middleware if layer.cls is not TimeoutMiddleware]
-        return Guard(inner, settings, KeyRing(settings.keys), app.state.meters)
+        app.state.certificates = certificates = Certificates(settings.ses_certificates)
+        doors = open_doors(settings, certificates)
+        return Guard(inner, settings, KeyRing(settings.keys), app.state.meters, doors)
 
     @property
     def openapi_spec(self) -> Any:
@@ -111,6 +118,17 @@ class Scoring:
         gc.collect()
         gc.freeze()
         self.swapper = Swapper(shelf, self.engine)
+        stores = settings.stores
+        self.follower = Follower(stores)
+        self.reception = app.state.reception = Reception(
+            stores,
+            Inbox(stores),
+            self.engine.clock,
+            app.state.meters,
+            app.state.certificates,
+            self.follower.wake,
+        )
+        _watch_events(self.follower)
 
     async def __is_ready__(self) -> bool:
         """Ready to score once a model is in service."""
@@ -118,7 +136,9 @@ class Scoring:
 
     @bentoml.on_shutdown
     def close(self) -> None:
-        """Write down what was answered and not written yet."""
+        """Write down what was taken in or answered and not written yet."""
+        self.reception.close()
+        self.follower.close()
         self.swapper.close()
         self.engine.close()
         self.breaker.close()
@@ -140,6 +160,18 @@ def _watch(predictions: PredictionLog, shelf: Shelf, breaker: Breaker) -> None:
     meters.watch_count(
         "inbox_store_damaged_rows", "Stored rows that were not what was written.", lambda: breaker.store.damaged_rows
     )
+
+
+def _watch_events(follower: Follower) -> None:
+    meters, progress = app.state.meters, follower.progress
+    meters.watch_level(
+        "inbox_live_waiting_events", "Accepted events not in the online store yet.", lambda: progress.waiting_events
+    )
+    meters.watch_level("inbox_live_failed_subscribers", "Whose row is not up to date.", lambda: progress.failed)
+    meters.watch_level("inbox_live_seconds", "What the last look at the inbox took.", lambda: progress.seconds)
+    meters.watch_count("inbox_live_events", "Events brought into the online store.", lambda: progress.events)
+    meters.watch_count("inbox_live_refolded", "Rows folded anew from the log.", lambda: progress.refolded)
+    meters.watch_count("inbox_live_failures", "Looks at the inbox that failed.", lambda: progress.failures)
 
 
 def _set_up_logging() -> None:

@@ -1,8 +1,10 @@
 """Where things are and how much is allowed: read once, when the service starts.
 
 What enters: the environment (``INBOX_…``). What leaves: frozen settings. The promise: an unusable value stops the
-start with its variable's name; nothing reads the environment afterwards. The one secret among them, a password
-in the online store's URL, is masked wherever settings are shown; API keys are hashes on disk.
+start with its variable's name; nothing reads the environment afterwards. Secrets among them (a password in the online
+store's URL, what webhooks are known by) are masked wherever settings are shown; API keys are hashes on disk.
+
+While a provider's secret is changed, its variable holds the old and the new one, with a blank between them.
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic
 
-from pydantic import AwareDatetime, Field, SecretStr, ValidationError
+from pydantic import AwareDatetime, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from features.errors import UnusableOption
 from features.home import Home
 from serving.schemas import MAX_IDS
+from serving.webhooks.sendgrid import public_key
+from serving.webhooks.shared_secret import FORMS, credential
 
 PREFIX = "INBOX_"
 
@@ -58,7 +62,44 @@ class ServingSettings(BaseSettings):
     now: AwareDatetime | None = Field(
         default=None, description="Pretend to start at this instant, to replay an old log."
     )
+    webhook_limit_bytes: int = Field(default=4_194_304, gt=0, description="Of one body of events.")
+    max_webhooks: int = Field(
+        default=32,
+        ge=1,
+        description="Bodies of events taken in at once; further ones are shed with 429, to come again.",
+    )
+    webhook_max_age_hours: float = Field(
+        default=48.0, gt=0, description="Signatures older than this are refused; providers repeat for a day and more."
+    )
+    sendgrid_public_key: SecretStr = Field(
+        default=SecretStr(""), description="The verification key that SendGrid shows for its signed event webhook."
+    )
+    mailgun_signing_key: SecretStr = Field(default=SecretStr(""), description="Mailgun's HTTP webhook signing key.")
+    ses_topics: str = Field(
+        default="", description="ARNs of the SNS topics that SES publishes to, with blanks between them."
+    )
+    ses_certificates: Path | None = Field(
+        default=None,
+        description="Directory of SNS's signing certificates under their own names; without it, they are fetched.",
+    )
+    postmark_secret: SecretStr = Field(default=SecretStr(""), description=f"Postmark's credentials, {FORMS}.")
+    brevo_secret: SecretStr = Field(default=SecretStr(""), description=f"Brevo's credentials, {FORMS}.")
+    mailjet_secret: SecretStr = Field(default=SecretStr(""), description=f"Mailjet's credentials, {FORMS}.")
     docs_open: bool = Field(default=True, description="Whether the API's description can be read without a key.")
+
+    @field_validator("sendgrid_public_key")
+    @classmethod
+    def _check_public_key(cls, value: SecretStr) -> SecretStr:
+        for word in words(value):
+            public_key(word)
+        return value
+
+    @field_validator("postmark_secret", "brevo_secret", "mailjet_secret")
+    @classmethod
+    def _check_credentials(cls, value: SecretStr) -> SecretStr:
+        for word in words(value):
+            credential(word)
+        return value
 
     @property
     def stores(self) -> Home:
@@ -78,6 +119,11 @@ class ServingSettings(BaseSettings):
             return lambda: datetime.now(UTC)
         start, since = self.now.astimezone(UTC), monotonic()
         return lambda: start + timedelta(seconds=monotonic() - since)
+
+
+def words(secret: SecretStr) -> list[str]:
+    """The secrets in a variable."""
+    return secret.get_secret_value().split()
 
 
 def read_settings() -> ServingSettings:

@@ -34,7 +34,7 @@ from features.state import States, identity
 from models.bundle import Bundle, bundle_key, current, load
 from serving.answers import render_json
 from serving.app import ScorerLike
-from serving.guard import described
+from serving.failures import described
 from serving.schemas import ScoreRequest
 from serving.scorer import Scorer
 

@@ -13,15 +13,20 @@ from typing import Any, Literal
 
 import numpy as np
 import uvicorn
+from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from features.inbox import Inbox
 from serving.answers import Scores
 from serving.app import Engine, create_app
 from serving.guard import Guard
-from serving.keys import KeyRing, create_key
+from serving.keys import KeyRing, create_key, read_keys
 from serving.prediction_log import PredictionLog
 from serving.schemas import ScoreRequest
 from serving.settings import ServingSettings
+from serving.webhooks.certificates import Certificates
+from serving.webhooks.doors import open_doors
+from serving.webhooks.reception import Reception
 
 SCORED_AT = datetime(2026, 11, 23, 8, 15, 2, 120_000, tzinfo=UTC)
 SEND_AT = datetime(2026, 11, 24, 7, tzinfo=UTC)
@@ -98,25 +103,43 @@ class FixedScorer:
 class Front:
     """The application behind its guard, and what stands behind both."""
 
+    app: FastAPI
     guard: Guard
     engine: Engine
+    reception: Reception
     key: str
 
     @property
     def headers(self) -> dict[str, str]:
         return {"authorization": f"Bearer {self.key}"}
 
+    def close(self) -> None:
+        self.reception.close()
+        self.engine.close()
 
-def front(home: Path, scorer: FixedScorer | None = None, app: ASGIApp | None = None, **settings: Any) -> Front:
+
+def front(
+    home: Path,
+    scorer: FixedScorer | None = None,
+    app: ASGIApp | None = None,
+    certificates: Certificates | None = None,
+    **settings: Any,
+) -> Front:
     """Put everything together as ``serving.service`` does, without Bento."""
     configured = ServingSettings(home=home, **settings)
-    key = create_key(configured.keys, "test")
+    key = create_key(configured.keys, "test" + "'" * len(read_keys(configured.keys)))
     own = create_app()
     predictions = PredictionLog(configured.stores.predictions)
     engine = Engine(scorer or FixedScorer(), lambda: SCORED_AT, configured.max_ids, predictions, own.state.meters)
     own.state.engine = engine
-    guard = Guard(app or own, configured, KeyRing(configured.keys), own.state.meters)
-    return Front(guard, engine, key)
+    certificates = certificates or Certificates(configured.ses_certificates)
+    stores = configured.stores
+    own.state.reception = reception = Reception(
+        stores, Inbox(stores), configured.clock(), own.state.meters, certificates
+    )
+    doors = open_doors(configured, certificates)
+    guard = Guard(app or own, configured, KeyRing(configured.keys), own.state.meters, doors)
+    return Front(own, guard, engine, reception, key)
 
 
 @contextmanager

@@ -65,7 +65,7 @@ def asking(home: Path, spoil: Callable[[dict[str, Any]], None], **settings: Any)
             return client.post("/v1/scores", json=body, headers=headers)
 
         yield behind, ask
-    behind.engine.close()
+    behind.close()
 
 
 def logged(home: Path) -> Counter[str]:
@@ -109,7 +109,10 @@ def test_bulk_beyond_its_bound_is_shed_while_sends_are_answered_and_let_in_again
         until(lambda: behind.guard.admission.in_flight == 0)
         assert behind.guard.admission.waiting_s == pytest.approx(0, abs=1e-9)
         meters = behind.guard.meters
-        assert (meters.admitted, meters.shed) == ({"send": 1, "bulk": 5}, {"send": 0, "bulk": 1})
+        assert (meters.admitted, meters.shed) == (
+            {"send": 1, "bulk": 5, "events": 0},
+            {"send": 0, "bulk": 1, "events": 0},
+        )
         assert b'inbox_shed_total{class="bulk"} 1.0' in meters.to_text()
     assert sum(logged(tmp_path).values()) == 3 * (5 * len(MANY["subscriber_ids"]) + 1)
     assert shed.json()["request_id"] not in logged(tmp_path)
@@ -160,7 +163,7 @@ def test_few_subscribers_with_long_ids_hold_a_send_place_once_they_are_counted(t
     assert len(orjson.dumps(long)) > SMALL_BODY
     with asking(tmp_path, taking(0)) as (behind, ask):
         assert statuses(ask(long)) == {"ok"}
-        assert behind.guard.meters.admitted == {"send": 1, "bulk": 0}
+        assert behind.guard.meters.admitted == {"send": 1, "bulk": 0, "events": 0}
 
 
 def test_reasons_are_bulk_whoever_asks() -> None:
@@ -277,7 +280,7 @@ def test_a_malformed_deadline_is_refused_by_name(tmp_path: Path) -> None:
             answer = ask(ONE, text)
             assert (answer.status_code, answer.json()["field"]) == (400, "X-Deadline-Ms")
             assert len(text) < 4 or text not in answer.text.replace(answer.json()["request_id"], "")
-        assert behind.guard.meters.admitted == {"send": 0, "bulk": 0}
+        assert behind.guard.meters.admitted == {"send": 0, "bulk": 0, "events": 0}
 
 
 def test_the_path_form_keeps_deadlines_too(tmp_path: Path) -> None:
@@ -285,7 +288,7 @@ def test_the_path_form_keeps_deadlines_too(tmp_path: Path) -> None:
     with serving(behind.guard) as url:
         said = httpx.get(f"{url}/v1/scores/s1", headers=behind.headers | {"x-deadline-ms": "5000"})
         refused = httpx.get(f"{url}/v1/scores/s1", headers=behind.headers | {"x-deadline-ms": "soon"})
-    behind.engine.close()
+    behind.close()
     assert statuses(said) == {"ok"}
     assert (refused.status_code, refused.json()["field"]) == (400, "X-Deadline-Ms")
 
@@ -312,7 +315,7 @@ def test_a_pace_follows_the_work_and_large_work_weighs_more_than_small() -> None
 def test_places_are_given_back_whatever_becomes_of_their_holder() -> None:
     admission = Admission(4, 1.0, Meters())
     with pytest.raises(Overloaded), Place(admission, "send", 0.0) as first, Place(admission, "bulk", 0.0):
-        assert admission.taken == {"send": 1, "bulk": 1}
+        assert admission.taken == {"send": 1, "bulk": 1, "events": 0}
         first.become("bulk")
     assert admission.in_flight == 0
     admission.waiting_s = 2.5

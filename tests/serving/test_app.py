@@ -30,7 +30,7 @@ VERSIONS = {"churn": "7", "lead_score": "4", "send_time": "9"}
 def behind(tmp_path: Path) -> Iterator[Front]:
     behind = front(tmp_path)
     yield behind
-    behind.engine.close()
+    behind.close()
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_what_was_answered_is_written_down_and_counted(tmp_path: Path) -> None:
     with serving(behind.guard) as url:
         said = httpx.get(f"{url}/v1/scores/new1?campaign_id=c1", headers=behind.headers).json()
         metrics = httpx.get(f"{url}/metrics").text
-    behind.engine.close()
+    behind.close()
     [path] = (tmp_path / "var" / "predictions").iterdir()
     rows = pq.read_table(path).to_pylist()
     assert {row["request_id"] for row in rows} == {said["request_id"]}

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,7 +32,7 @@ ONE = {"subscriber_ids": ["s1"]}
 def behind(tmp_path: Path) -> Iterator[Front]:
     behind = front(tmp_path, body_limit_bytes=10_000, body_deadline_s=0.3)
     yield behind
-    behind.engine.close()
+    behind.close()
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_every_error_a_caller_can_cause_has_a_status_and_no_other_has() -> None:
     kinds = [kind for kind in concrete(RequestError) if kind is not RequestError]
     assert {kind.code for kind in kinds} == set(STATUS)
     assert all(hasattr(errors, kind.__name__) for kind in kinds)
-    assert sorted(STATUS.values()) == [400, 401, 408, 413, 415, 429]
+    assert sorted(STATUS.values()) == [400, 401, 401, 408, 409, 413, 415, 429, 503]
 
 
 def test_a_known_key_is_let_in(behind: Front, url: str) -> None:
@@ -82,7 +83,7 @@ def test_probes_and_docs_need_no_key_and_docs_can_be_closed(tmp_path: Path) -> N
         with serving(behind.guard) as url:
             assert httpx.get(f"{url}/metrics").status_code == 200
             assert httpx.get(f"{url}/").status_code == expected
-        behind.engine.close()
+        behind.close()
 
 
 @pytest.mark.parametrize(
@@ -152,7 +153,7 @@ def test_half_sent_bodies_take_nobodys_place(tmp_path: Path) -> None:
         assert httpx.post(f"{url}/v1/scores", json=ONE, headers=behind.headers).status_code == 200
         for line in lines:
             line.close()
-    behind.engine.close()
+    behind.close()
     assert behind.guard.admission.in_flight == 0
 
 
@@ -163,15 +164,15 @@ def test_large_bodies_on_their_way_are_bounded_together_and_keep_no_small_one_ou
         lines = [connected(url) for _ in range(2)]
         for line in lines:
             line.sendall(raw_request(behind, large, 50_000))
-        assert_soon(lambda: behind.guard.arriving_bytes == 90_000)
+        assert_soon(lambda: behind.guard.questions.arriving_bytes == 90_000)
         headers = behind.headers | {"content-type": "application/json"}
         assert is_problem(httpx.post(f"{url}/v1/scores", content=large, headers=headers), 429, "overloaded")
         assert httpx.post(f"{url}/v1/scores", json=ONE, headers=behind.headers).status_code == 200
         for line in lines:
             line.close()
-        assert_soon(lambda: behind.guard.arriving_bytes == 0)
+        assert_soon(lambda: behind.guard.questions.arriving_bytes == 0)
         assert httpx.post(f"{url}/v1/scores", content=large, headers=headers).status_code == 200
-    behind.engine.close()
+    behind.close()
 
 
 def test_who_hangs_up_is_counted_and_forgotten(behind: Front, url: str) -> None:
@@ -202,7 +203,7 @@ def test_more_than_allowed_at_once_is_shed_with_a_time_to_return(tmp_path: Path)
         assert httpx.post(f"{url}/v1/scores", json=ONE, headers=behind.headers).status_code == 200
     assert is_problem(shed, 429, "overloaded")
     assert shed.headers["retry-after"] == "1"
-    behind.engine.close()
+    behind.close()
 
 
 async def hello(scope: Scope, receive: Receive, send: Send) -> None:
@@ -228,10 +229,10 @@ def test_whoever_arrives_in_one_turn_of_the_loop_is_counted_before_anybody_is_se
 
     asyncio.run(arrive(10))
     assert sorted(answered) == [200] * 4 + [429] * 6
-    assert behind.guard.meters.shed == {"send": 6, "bulk": 0}
+    assert behind.guard.meters.shed == Counter(send=6)
     asyncio.run(arrive(4))
     assert answered[10:] == [200] * 4
-    behind.engine.close()
+    behind.close()
 
 
 @pytest.mark.parametrize("count", [1, 100])
@@ -256,7 +257,7 @@ def test_a_defect_inside_is_a_problem_at_once_and_says_nothing(
     assert not any(CANARY in record.getMessage() for record in caplog.records if record.name.startswith("inbox"))
     assert not any(record.name.startswith("uvicorn") for record in caplog.records)
     assert behind.guard.admission.in_flight == 0
-    behind.engine.close()
+    behind.close()
 
 
 def test_log_lines_and_metrics_name_routes_never_ids(behind: Front, url: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -289,7 +290,7 @@ def test_who_is_shed_is_counted_and_not_logged(tmp_path: Path, caplog: pytest.Lo
         metrics = httpx.get(f"{url}/metrics").text
     assert 'inbox_shed_total{class="send"} 1.0' in metrics and 'status="429"} 1.0' in metrics
     assert not [record for record in caplog.records if record.name == "inbox.access"]
-    behind.engine.close()
+    behind.close()
 
 
 MALFORMED: dict[str, tuple[bytes, str]] = {
@@ -348,7 +349,7 @@ def test_an_application_that_forgets_to_answer_does_not_leave_the_caller_hanging
     behind = front(tmp_path, app=silent)
     with serving(behind.guard) as url:
         assert is_problem(httpx.get(f"{url}/livez", timeout=2), 500, "internal_server_error")
-    behind.engine.close()
+    behind.close()
 
 
 async def asleep(scope: Scope, receive: Receive, send: Send) -> None:
@@ -367,21 +368,21 @@ def test_what_hangs_is_ended_at_the_deadline(tmp_path: Path) -> None:
         answer = httpx.post(f"{url}/v1/scores", json=ONE, headers=behind.headers, timeout=2)
     assert is_problem(answer, 504, "gateway_timeout")
     assert behind.guard.admission.in_flight == 0
-    behind.engine.close()
+    behind.close()
 
 
 def test_a_time_out_that_is_not_ours_is_a_defect(tmp_path: Path) -> None:
     behind = front(tmp_path, app=out_of_time)
     with serving(behind.guard) as url:
         assert is_problem(httpx.get(f"{url}/livez", timeout=2), 500, "internal_server_error")
-    behind.engine.close()
+    behind.close()
 
 
 def test_an_answer_that_breaks_off_is_cut_not_mended(tmp_path: Path) -> None:
     behind = front(tmp_path, app=halfway)
     with serving(behind.guard) as url, pytest.raises(httpx.RemoteProtocolError):
         httpx.get(f"{url}/livez", timeout=2)
-    behind.engine.close()
+    behind.close()
 
 
 def test_websockets_are_turned_away(behind: Front) -> None:

@@ -468,7 +468,7 @@ def test_under_twenty_swaps_every_answer_over_http_is_of_one_version(home: Home,
             done.set()
         for one in asking:
             one.result()
-    behind.engine.close()
+    behind.close()
     assert {answer.status_code for answer in answers} == {200}
     expected = {version: scores_of(home, churn, version, [STRANGER, *known]) for version in ("2", "3")}
     assert expected["2"] != expected["3"]
