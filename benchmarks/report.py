@@ -41,7 +41,7 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Goal:
-    """What issue 3 asks of a number."""
+    """What is asked of a number."""
 
     sense: Literal[">=", "<="]
     bound: float
@@ -116,10 +116,10 @@ def machine() -> dict[str, Any]:
 
 
 def write_json(path: Path, settings: Mapping[str, Any], measured: Sequence[Measured]) -> None:
-    """The whole document, put in place when it is complete."""
+    """The whole document, put in place when it is complete. Its name is the benchmark's."""
     path.parent.mkdir(parents=True, exist_ok=True)
     document = {
-        "benchmark": "serving",
+        "benchmark": path.stem,
         "machine": machine(),
         "settings": dict(settings),
         "measures": [one.to_json() for one in measured],
@@ -129,9 +129,9 @@ def write_json(path: Path, settings: Mapping[str, Any], measured: Sequence[Measu
     beside.replace(path)
 
 
-def show(console: Console, measured: Sequence[Measured]) -> None:
+def show(console: Console, title: str, measured: Sequence[Measured]) -> None:
     """One table: figures by measure, medians with their range, goals."""
-    table = Table("what", "median", "least – most", "goal", "", title="Serving, beside the stock stack and the floor")
+    table = Table("what", "median", "least – most", "goal", "", title=title)
     for column in table.columns[1:3]:
         column.justify = "right"
     for one in measured:

@@ -10,7 +10,7 @@ import logging
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import typer
 from rich.table import Table
 
+from benchmarks.quality.humans import ablation, planted, simulated
 from benchmarks.quality.oracle import shares, states_of, truth_of
 from benchmarks.quality.people import unseen_people
 from benchmarks.quality.tasks import TASKS, Task
@@ -39,7 +40,8 @@ DATA = Path("../shared/data")
 HERE = Path("var/benchmarks/quality")
 SUBSCRIBERS, DAYS, SEEDS = 20_000, 270, (1, 2, 3)
 FEW_SUBSCRIBERS, FEW_SEEDS = 3_000, (1,)
-SIMULATED = "simulated"
+SIMULATED, HUMANS = "simulated", "humans"
+HUMANS_SUBSCRIBERS, HUMANS_DAYS, HUMANS_SEEDS = 2_000, 240, (1, 2, 3)
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,15 @@ def main(
     quick: Annotated[
         bool, typer.Option("--quick", help="One small simulated list instead of three large ones.")
     ] = False,
-    only: Annotated[list[str] | None, typer.Option(help="A directory's name, or `simulated`; repeat for more.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="A directory's name, `simulated` or `humans`; repeat for more.")
+    ] = None,
     data: Annotated[Path, typer.Option(help="Directory with a directory per list.")] = DATA,
     out: Annotated[Path, typer.Option(help="Directory for quality.json; also keeps the simulated lists.")] = HERE,
 ) -> None:
     """Measure every model on every list it can serve, beside baselines."""
     _silence_vendors()
-    known = {*(task.directory for task in TASKS), SIMULATED}
+    known = {*(task.directory for task in TASKS), SIMULATED, HUMANS}
     for name in only or ():
         if name not in known:
             raise UnusableOption("--only", f"{name!r} is none of {', '.join(sorted(known))}")
@@ -91,6 +95,32 @@ def _lines(data: Path, out: Path, wanted: list[str], quick: bool, narrator: Narr
         for seed in FEW_SEEDS if quick else SEEDS:
             narrator.say(f"[bold]simulated list, seed {seed}[/]")
             yield from _simulated(out, seed, FEW_SUBSCRIBERS if quick else SUBSCRIBERS, narrator)
+    if HUMANS in wanted:
+        narrator.say("[bold]people and machines[/]")
+        yield from _humans(data, FEW_SEEDS if quick else HUMANS_SEEDS)
+
+
+def _humans(data: Path, seeds: Sequence[int]) -> Iterator[Line]:
+    """People told from machines, by rule; then what it is worth to the models."""
+    size = (HUMANS_SUBSCRIBERS, HUMANS_DAYS)
+    lists = {"simulated": [simulated(seed, *size) for seed in seeds]}
+    opens = data / "outspot" / "events.parquet"
+    if opens.exists():
+        lists["Outspot's opens with machines planted"] = [planted(opens, seed) for seed in seeds]
+    for name, found in lists.items():
+        for rule in found[0]:
+            figures = {figure: _over([one[rule][figure] for one in found]) for figure in found[0][rule]}
+            shown = {"ours": "; ".join(f"{figure} {told}" for figure, told in figures.items())}
+            yield Line(f"people or machines, {name}: {rule}", "", shown, {"seeds": found})
+    worth = [ablation(seed, *size) for seed in seeds]
+    for model in worth[0]:
+        shown = {"ours": "; ".join(f"{name} {_over([one[model][name] for one in worth])}" for name in worth[0][model])}
+        yield Line(f"what it is worth: {model}, AUC by true labels", "", shown, {"seeds": worth})
+
+
+def _over(values: Sequence[float]) -> str:
+    """The mean, and from where to where the seeds lie."""
+    return f"{sum(values) / len(values):.4f} ({min(values):.4f} to {max(values):.4f})"
 
 
 def _measured(task: Task, directory: Path, narrator: Narrator) -> Line:

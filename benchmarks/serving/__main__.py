@@ -13,10 +13,10 @@ from typing import Annotated, get_args
 
 import typer
 
+from benchmarks.report import Measured, show, write_json
 from benchmarks.serving.contenders import Bench, Database
 from benchmarks.serving.data import prepare_data
 from benchmarks.serving.measures import MEASURES
-from benchmarks.serving.report import Measured, show, write_json
 from features.errors import UnusableOption
 from pipelines.console import Narrator
 
@@ -60,7 +60,7 @@ def main(
                 measured.append(MEASURES[name](bench))
                 write_json(document, settings, measured)
     finally:
-        show(narrator.console, measured)
+        show(narrator.console, "Serving, beside the stock stack and the floor", measured)
         narrator.say(f"Every round is in {document}.")
 
 

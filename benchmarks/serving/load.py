@@ -117,7 +117,11 @@ _COLUMNS = ("due", "sent", "done", "status", "label", "finite", "mixed", "versio
 
 def post(url: str, path: str, body: Any, headers: dict[str, str] | None = None) -> bytes:
     """A whole POST of JSON, keep-alive."""
-    payload = orjson.dumps(body)
+    return post_bytes(url, path, orjson.dumps(body), headers)
+
+
+def post_bytes(url: str, path: str, payload: bytes, headers: dict[str, str] | None = None) -> bytes:
+    """Likewise, of bytes that must arrive as they are: somebody signed them."""
     lines = {
         "host": urlsplit(url).netloc,
         "content-type": "application/json",

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 import redis
 
+from benchmarks.report import Goal, Measured
 from benchmarks.serving import floor, load, ours
 from benchmarks.serving.contenders import ROOT, Bench, Database, Service
 from benchmarks.serving.data import sample
-from benchmarks.serving.report import Goal, Measured
 from features.contract import MODELS
 from features.home import Home
 from features.stores import open_store
