@@ -16,7 +16,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from io import BufferedReader, FileIO
 from pathlib import Path
 from subprocess import PIPE, Popen
 from threading import Event, Lock, Thread
@@ -128,8 +127,8 @@ class Follower:
         """Listen to one process until it ends, and say with which code."""
         with self._running() as process:
             self._say()
-            assert isinstance(process.stdout, FileIO)
-            for line in BufferedReader(process.stdout):
+            assert process.stdout is not None
+            for line in process.stdout:
                 self._hear(line)
         return process.returncode
 
@@ -149,11 +148,11 @@ class Follower:
         """Tell how many events were accepted so far. A full pipe holds words enough already."""
         with self._door, suppress(OSError, ValueError):
             if self._process is not None and self._process.stdin is not None:
-                self._process.stdin.write(self.progress.heard_events.to_bytes(WORD, "little"))
+                os.write(self._process.stdin.fileno(), self.progress.heard_events.to_bytes(WORD, "little"))
 
     @contextmanager
     def _running(self) -> Iterator[Popen[bytes]]:
-        with Popen(self._command, bufsize=0, stdin=PIPE, stdout=PIPE, env=self._environment) as process:
+        with Popen(self._command, stdin=PIPE, stdout=PIPE, env=self._environment) as process:
             try:
                 self._begin(process)
                 yield process

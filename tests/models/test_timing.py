@@ -7,11 +7,12 @@ import orjson
 import pytest
 
 from features.catalogue import HOUR_UNITS
-from features.evidence import HUMAN_BY_AGENT
 from features.state import States, identity
 from models.timing import PREFETCH_LEAK, Timing, learn_timing, personal_attention, shape
 from tests.features.logs import CATALOGUE
 
+LEAKED = PREFETCH_LEAK / (1 + PREFETCH_LEAK)
+"""Of what machines open."""
 WAITING = np.exp(-np.arange(24) / 4.0)
 
 
@@ -182,10 +183,9 @@ def test_machine_opens_leave_no_trace_where_mail_is_sent(people: States, timing:
     fetched = people.copy()
     fetched["sent_by_hour"][:60] = week({9: 10})
     plain = shape(fetched, timing).week().person
-    fetched["response_by_hour"][:60] += np.rint(week({9: 10}) * HUMAN_BY_AGENT["prefetch"]).astype(np.uint16)
-    fetched["machine_open_count"][:60] = 70 * (1 - HUMAN_BY_AGENT["prefetch"])
+    fetched["response_by_hour"][:60] += np.rint(week({9: 10}) * LEAKED).astype(np.uint16)
+    fetched["machine_open_count"][:60] = 70 * (1 - LEAKED)
     assert np.abs(shape(fetched, timing).week().person - plain).max() < 0.02
-    assert HUMAN_BY_AGENT["prefetch"] / (1 - HUMAN_BY_AGENT["prefetch"]) == PREFETCH_LEAK
 
 
 def test_without_sends_opens_count_as_visits_and_a_send_fares_as_attention_does(people: States) -> None:

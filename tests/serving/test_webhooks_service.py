@@ -61,10 +61,19 @@ def service(home: Path, path: str = "/livez", **variables: str) -> Iterator[tupl
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """At once, the one that watches and the one that works."""
-    for one in (*psutil.Process(process.pid).children(recursive=True), process):
-        one.kill()
+    """At once, the one that watches and the one that works; what keeps live features ends by itself."""
+    everybody = psutil.Process(process.pid).children(recursive=True)
+    live = [one for one in everybody if is_live(one)]
+    for one in everybody:
+        if one not in live:
+            one.kill()
+    process.kill()
     process.wait(10)
+    assert psutil.wait_procs(live, 5)[1] == []
+
+
+def is_live(process: psutil.Process) -> bool:
+    return "serving.webhooks.live" in process.cmdline()
 
 
 def _await(url: str, process: subprocess.Popen[bytes]) -> None:
@@ -150,6 +159,23 @@ def test_whatever_was_acknowledged_before_a_kill_is_there_once_and_repeats_doubl
     assert found == Counter({who: 1 for poster in posters for who in poster.acknowledged})
     words = (tmp_path / "var" / "service.log").read_text()
     assert "example.org" not in words and "ERROR" not in words
+
+
+@pytest.mark.slow
+def test_a_killed_worker_leaves_nothing_behind_and_the_next_one_has_a_process_of_its_own(tmp_path: Path) -> None:
+    with service(tmp_path) as (_, process):
+        watching = psutil.Process(process.pid)
+
+        def live() -> list[psutil.Process]:
+            return [one for one in watching.children(recursive=True) if is_live(one)]
+
+        within(5, lambda: len(live()) == 1)
+        (first,) = live()
+        first.parent().kill()
+        first.wait(5)
+        within(30, lambda: len(live()) == 1)
+        (second,) = live()
+    second.wait(5)
 
 
 @pytest.fixture
