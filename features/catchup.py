@@ -16,8 +16,8 @@ only the log knows whether there is a past; and that of a person who was two, wh
 second, for one person as for a thousand. So what can be judged without is taken in at once, as a guess that the row owns up
 to, and ``settle`` folds all who are owed that together, while others' events go on coming in.
 
-How far it came (the mark) is a matter of speed alone: starting over from the inbox's first event gives the same rows. It is kept
-beside the home's other files, with the newest ``as_of`` of the store at that time. A store whose newest row is older came back
+How far it came (the mark) is a matter of speed alone: starting over from the inbox's first event gives the same rows. It is
+kept beside the home's other files, with the newest ``as_of`` of the store at that time. A store whose newest row is older came back
 from an earlier snapshot, and all of the inbox is brought to it again. What that does not see: another process had already
 written something newer into such a store. The next materialization does.
 

@@ -60,7 +60,7 @@ LEAST_POWER = 0.2
 STRADDLING = 1.5
 """Pages of one visit fall into neighbouring hours, too, where they do not show as repetition."""
 PREFETCH_LEAK = 0.05 / 0.95
-"""Prefetches that pass for people's opens, for each that was known for one: on simulated lists .06, on real ones nobody knows."""
+"""Prefetches that pass for people's opens, for each known for one: on simulated lists .06, on real ones nobody knows."""
 LARGEST_LEAK = 0.06
 """Of an event per send: what a prefetch counts for."""
 RATIO_CEILING = 2.0**10

@@ -48,12 +48,12 @@ from training.fit import Fitted, fit
 from training.hours import FittedHours, fit_hours
 from training.package import package_fitted, package_hours
 from training.plots import Chart, calibration_chart, importance_chart, learning_curve, lift_chart, to_png
+from training.splits import TEST_SHARE
 from training.verdict import Verdict
 
 if TYPE_CHECKING:
     # Optuna takes a second to import, and only who tunes needs it.
-    from training.splits import TEST_SHARE
-from training.tuning import Tuned
+    from training.tuning import Tuned
 
 SPECS: Mapping[str, ModelSpec] = {spec.name: spec for spec in (churn.SPEC, lead_score.SPEC, send_time.SPEC)}
 

@@ -381,3 +381,12 @@ def test_what_a_list_said_of_itself_outlasts_a_later_file_without_words(tmp_path
     assert about_home(home).simulated
     About(name="books", given=True).save(home)
     assert about_home(home).name == "books"
+
+
+def test_a_list_without_sends_learns_at_which_hours_its_people_are_active(tmp_path: Path) -> None:
+    orders = Path(__file__).parent.parent.parent / "examples" / "online_retail"
+    files = ["--events", orders / "events.parquet", "--subscribers", orders / "subscribers.parquet"]
+    assert inbox("ingest", *files, "--home", tmp_path).code == 0
+    said = inbox("train", "send_time", "--home", tmp_path)
+    assert said.code == 0, said.err
+    assert "send_time version 1" in said.out
