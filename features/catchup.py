@@ -17,8 +17,8 @@ second, for one person as for a thousand. So what can be judged without is taken
 to, and ``settle`` folds all who are owed that together, while others' events go on coming in.
 
 How far it came (the mark) is a matter of speed alone: starting over from the inbox's first event gives the same rows. It is
-kept beside the home's other files, with the newest ``as_of`` of the store at that time. A store whose newest row is older came back
-from an earlier snapshot, and all of the inbox is brought to it again. What that does not see: another process had already
+kept beside the home's other files, with the newest ``as_of`` of the store at that time. A store whose newest row is older came
+back from an earlier snapshot, and all of the inbox is brought to it again. What that does not see: another process had already
 written something newer into such a store. The next materialization does.
 
 Rows are revised by the catalogue of the last materialization: its weights judged what they hold, and what is taken back must be
@@ -124,6 +124,7 @@ class LiveUpdater:
         self._mark: int | None = None
         self._newest = -1.0
         self._owed: set[str] = set()
+        self._folding: set[str] = set()
         self._sight: tuple[tuple[object, ...], int] | None = None
 
     def __enter__(self) -> LiveUpdater:
@@ -164,7 +165,7 @@ class LiveUpdater:
     @property
     def owed(self) -> int:
         """How many rows are guesses, or missing, until ``settle`` is called."""
-        return len(self._owed)
+        return len(self._owed | self._folding)
 
     def settle(self) -> Caught:
         """Fold all whose rows are guesses. Another thread may go on catching up meanwhile.
@@ -176,14 +177,15 @@ class LiveUpdater:
         with self._settling:
             with self._lock:
                 owed, self._owed = self._owed, set()
+                self._folding = owed
             left: set[str] = owed
             try:
                 left = self._refold(owed)
             finally:
                 with self._lock:
                     self._owed |= left
-                    if not self._owed and self._mark is not None:
-                        self._keep_mark()
+                    self._folding = set()
+                    self._keep_mark()
             return Caught(refolded=len(owed) - len(left), failed=len(left))
 
     def refold(self, subscriber_ids: Collection[str]) -> Caught:
@@ -227,8 +229,7 @@ class LiveUpdater:
         events = sum(self._bring(some, through) for some in _parts(ids, ROWS_AT_ONCE))
         self._mark = through
         self._newest = max(self._newest, self.store.newest() or -1.0)
-        if not self._owed:
-            self._keep_mark()
+        self._keep_mark()
         return Caught(len(ids), events)
 
     def _bring(self, ids: Sequence[str], through: int) -> int:
@@ -385,6 +386,9 @@ class LiveUpdater:
         return self.home.var / "live.json"
 
     def _keep_mark(self) -> None:
+        """Unless somebody's row is a guess: only the events after the mark are looked at again."""
+        if self._owed or self._folding or self._mark is None:
+            return
         beside = self._path.with_suffix(f".{os.getpid()}.tmp")
         beside.write_bytes(orjson.dumps({"through": self._mark, "newest": self._newest, "store": place(self.home)}))
         beside.replace(self._path)

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from signal import SIGINT, SIGTERM
 from subprocess import PIPE, Popen
 from threading import Event, Lock, Thread
 
@@ -34,6 +35,7 @@ STOP_WITHIN_S = 5.0
 NICENESS = 10
 """Above the service's. When cores are short, scores and intake go first; it still gets about a tenth of what one of them does,
 so it comes late and not never."""
+TOLD_TO_END = (-SIGTERM, -SIGINT)
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -115,13 +117,19 @@ class Follower:
     def _run(self) -> None:
         while not self._closing.is_set():
             try:
-                ended = f"ended with {self._follow()}"
+                code = self._follow()
             except OSError as error:
-                ended = f"could not be started ({type(error).__name__})"
-            if not self._closing.is_set():
-                self.progress.fail()
-                log.error("the process for live features %s and is started again; what was accepted is kept", ended)
-                self._closing.wait(rest_s(self.progress.failures_in_a_row))
+                self._note(f"could not be started ({type(error).__name__})")
+            else:
+                # Who stops a service may tell everybody, this process before us.
+                if code not in TOLD_TO_END:
+                    self._note(f"ended with {code}")
+            self._closing.wait(rest_s(self.progress.failures_in_a_row))
+
+    def _note(self, what: str) -> None:
+        if not self._closing.is_set():
+            self.progress.fail()
+            log.error("the process for live features %s and is started again; what was accepted is kept", what)
 
     def _follow(self) -> int:
         """Listen to one process until it ends, and say with which code."""

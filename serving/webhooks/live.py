@@ -4,9 +4,10 @@ What enters: on stdin, how many events the service has accepted so far, eight by
 in the online store; on stdout, a line of JSON after each look. The promise: it ends when its stdin does, however the service
 ended, and may be killed at any moment: how far a state came is written in the state.
 
-It looks after each word, and every few seconds for what other processes accepted. How is ``features.catchup``'s to know, also
-that there is nothing to do until there is a catalogue. It imports ``features`` and nothing of the service, so it is up soon
-and small.
+It looks after each word, and every few seconds for what other processes accepted. Rows that only the log can tell about are
+guessed in a look and folded by a thread of their own, so that nobody's click waits for a stranger's. How is
+``features.catchup``'s to know, also that there is nothing to do until there is a catalogue. It imports ``features`` and nothing
+of the service, so it is up soon and small.
 
 ::
 
@@ -19,7 +20,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Event, Thread
@@ -37,6 +39,8 @@ WORD = 8
 WORDS_AT_ONCE = 65_536 // WORD
 GATHER_S = 0.05
 """For so long what follows a word is waited for: one look for many transactions costs less than one for each."""
+SETTLE_EVERY_S = 2.0
+"""So long guesses gather: folding one person takes as long as folding a thousand."""
 LONGEST_REST_S = 60.0
 ENDS_WITHIN_S = 1.0
 """A look that takes longer is given up when the service has ended; it is safe at any moment."""
@@ -90,19 +94,58 @@ def rest_s(failures: int) -> float:
 
 
 def _look_on(home: Home, words: Words, tell: Callable[[Report], None], look_every_s: float) -> None:
-    with LiveUpdater(home, Inbox(home), open_store(home)) as updater:
+    with LiveUpdater(home, Inbox(home), open_store(home)) as updater, _settler(updater) as settler:
         while not words.ended.is_set():
             words.came.clear()
-            tell(_look(updater, words.heard))
+            tell(_look(updater, settler, words.heard))
             if words.came.wait(look_every_s):
                 words.ended.wait(GATHER_S)
 
 
-def _look(updater: LiveUpdater, heard: int) -> Report:
+def _look(updater: LiveUpdater, settler: _Settler, heard: int) -> Report:
     began = time.monotonic()
-    caught = updater.catch_up()
+    caught = updater.catch_up(settle=False)
     seconds = time.monotonic() - began
-    return Report(heard, caught.subscribers, caught.events, caught.refolded, caught.failed, seconds)
+    return Report(heard, caught.subscribers, caught.events, settler.taken(), settler.failed, seconds)
+
+
+class _Settler:
+    """Folds whose rows are guesses, now and then, in a thread of its own. Its failures are raised by ``taken``."""
+
+    def __init__(self, updater: LiveUpdater) -> None:
+        self._updater, self.closing = updater, Event()
+        self._refolded, self.failed = 0, 0
+        self._error: Exception | None = None
+        self.thread = Thread(target=self._run, name="settler", daemon=True)
+
+    def taken(self) -> int:
+        """How many were folded since this was last asked."""
+        if self._error is not None:
+            raise self._error
+        refolded, self._refolded = self._refolded, 0
+        return refolded
+
+    def _run(self) -> None:
+        try:
+            while not self.closing.wait(SETTLE_EVERY_S):
+                if self._updater.owed:
+                    caught = self._updater.settle()
+                    self._refolded, self.failed = self._refolded + caught.refolded, caught.failed
+        except Exception as error:  # noqa: BLE001 - raised again by who looks
+            self._error = error
+        finally:
+            self._updater.close()
+
+
+@contextmanager
+def _settler(updater: LiveUpdater) -> Iterator[_Settler]:
+    settler = _Settler(updater)
+    settler.thread.start()
+    try:
+        yield settler
+    finally:
+        settler.closing.set()
+        settler.thread.join()
 
 
 def _listen(words: Words, stdin: int) -> None:

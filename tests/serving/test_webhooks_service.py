@@ -73,7 +73,11 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def is_live(process: psutil.Process) -> bool:
-    return "serving.webhooks.live" in process.cmdline()
+    try:
+        return "serving.webhooks.live" in process.cmdline()
+    except psutil.NoSuchProcess:
+        # Or ended, and nobody has asked after it yet.
+        return False
 
 
 def _await(url: str, process: subprocess.Popen[bytes]) -> None:
@@ -214,10 +218,10 @@ def test_within_a_second_of_a_click_the_score_knows_of_it(home: Home) -> None:
         for who, seconds in ((leaving, 1.0), ("p1", 15.0)):
             assert deliver(client, [who], now.timestamp())
             within(seconds, lambda who=who: asked(client, who)[who]["churn"] != before[who]["churn"])  # type: ignore[misc]
+        # Both are guesses until they are folded, which the rows' age shows; the numbers follow the rows.
+        within(10.0, lambda: asked(client, leaving)[leaving]["feature_age_s"] < before[leaving]["feature_age_s"])
         after = asked(client, "p1", leaving)
         assert after["p1"]["status"] == "ok"
         assert after[leaving]["churn"]["probability"] < before[leaving]["churn"]["probability"]
-        assert after[leaving]["feature_age_s"] < before[leaving]["feature_age_s"]
-        metrics = client.get("/metrics").text
-    assert "inbox_live_events_total 2.0" in metrics and "inbox_live_waiting_events 0.0" in metrics
-    assert "inbox_live_failures_total 0.0" in metrics
+        told = {"inbox_live_events_total 2.0", "inbox_live_waiting_events 0.0", "inbox_live_failures_total 0.0"}
+        within(10.0, lambda: told <= {*client.get("/metrics").text.splitlines()})
