@@ -1,7 +1,8 @@
 """A SQLite file that several threads and processes write to at once.
 
 What enters: a path and the statements that make its tables. What leaves: connections inside a transaction. The promise:
-what a transaction wrote is on disk when it ends, whole; a failure is ``InboxUnavailable`` and left nothing behind.
+what a transaction wrote is on disk when it ends, whole; a failure left nothing behind, and is ``InboxUnavailable`` unless
+what was to be written is at fault.
 """
 
 from __future__ import annotations
@@ -78,6 +79,10 @@ class Database:
     def _ours(self) -> Iterator[None]:
         try:
             yield
+        except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError):
+            # What was to be written is at fault, and would be again: not the disk.
+            self.close()
+            raise
         except (sqlite3.Error, OSError) as error:
             # A connection that failed once is not trusted again.
             self.close()

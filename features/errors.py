@@ -18,6 +18,7 @@ promise: a message names columns, rows, models and paths, never a person's value
     |  |- FeatureStoreFailed
     |  |- StoreUnavailable
     |  |- InboxUnavailable
+    |  |- Unwritable
     |  |- IdentityUnreadable
     |  `- MergeRefused
     |- DatasetError              training refuses
@@ -155,6 +156,19 @@ class InboxUnavailable(FeatureError):
     def __init__(self, path: Path, reason: str) -> None:
         self.path, self.reason = path, reason
         super().__init__(f"{path} cannot be used: {reason}. Try again; look at the disk if it stays so.")
+
+
+class Unwritable(FeatureError):
+    """What was to be written is not there; what was there before still is."""
+
+    code = "unwritable"
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.path, self.reason = path, reason
+        super().__init__(
+            f"{path} cannot be written: {reason}. Nothing half-written is read; make room on its disk, or give the right "
+            "to write there, and run the same again."
+        )
 
 
 class IdentityUnreadable(FeatureError):

@@ -7,6 +7,7 @@ it back; a call that was killed is completed by calling again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -28,8 +29,13 @@ class Forgotten:
     quarantined: int
 
 
-def forget(home: Home, subscriber_id: str, now: datetime | None = None) -> Forgotten:
+def forget(home: Home, subscriber_id: str, now: datetime | None = None, also: Sequence[str] = ()) -> Forgotten:
     """Remove a person's events and profile from the log, the inbox and the quarantine.
+
+    Parameters
+    ----------
+    also
+        Further ids of the same person that may never have been merged.
 
     What happened up to now is refused when it is told again; what the same id does later is a new story.
 
@@ -39,14 +45,22 @@ def forget(home: Home, subscriber_id: str, now: datetime | None = None) -> Forgo
         When a part could not be done; call again.
     """
     merges, inbox, log = Merges(home), Inbox(home), EventLog(home)
-    ids = merges.person(subscriber_id)
+    until_us = _until_us(log, now or datetime.now(UTC))
     # In this order: what is on its way into the inbox or the log finds the digests, or is there to be removed.
-    merges.forget(ids, _until_us(log, now or datetime.now(UTC)))
+    merges.forget(ids_of(merges, subscriber_id, also), until_us)
+    # Again: an id that became the person's meanwhile. After the digests none does.
+    ids = ids_of(merges, subscriber_id, also)
+    merges.forget(ids, until_us)
     waiting, named = inbox.forget(ids)
     removed = log.forget(ids)
     # Last: until here a call that was killed can be done again for all ids of the person.
     merges.drop(ids)
     return Forgotten(ids, removed.events + waiting, removed.profiles, removed.quarantined + named)
+
+
+def ids_of(merges: Merges, subscriber_id: str, also: Sequence[str] = ()) -> tuple[str, ...]:
+    """All ids of a person who is known by some; the one that stands first."""
+    return tuple(dict.fromkeys(each for who in (subscriber_id, *also) for each in merges.person(who)))
 
 
 def _until_us(log: EventLog, now: datetime) -> int:

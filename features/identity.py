@@ -23,7 +23,7 @@ from pathlib import Path
 import idna
 import orjson
 
-from features.errors import IdentityUnreadable
+from features.errors import IdentityUnreadable, Unwritable
 from features.home import Home
 
 KEY_BYTES = 32
@@ -129,8 +129,11 @@ def _key_id(key: bytes) -> str:
 @contextmanager
 def _alone(home: Home) -> Iterator[None]:
     """One process at a time: two first keys, or a lost rotation, would split people in two."""
-    home.var.mkdir(parents=True, exist_ok=True)
-    lock = os.open(home.identity.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        home.var.mkdir(parents=True, exist_ok=True)
+        lock = os.open(home.identity.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise Unwritable(home.identity, error.strerror or "the disk does not take it") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -154,10 +157,18 @@ def _read(path: Path) -> Pseudonyms:
 def _write(path: Path, keys: Mapping[str, bytes], events_key: bytes) -> None:
     """Under another name first, so that a crash leaves the old file or the new one."""
     beside = path.with_suffix(".new")
-    beside.unlink(missing_ok=True)
     written = {"keys": [[key_id, key.hex()] for key_id, key in keys.items()], "events_key": events_key.hex()}
+    try:
+        _replace(path, beside, orjson.dumps(written))
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise Unwritable(path, error.strerror or "the disk does not take it") from error
+
+
+def _replace(path: Path, beside: Path, written: bytes) -> None:
+    beside.unlink(missing_ok=True)
     with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(orjson.dumps(written))
+        file.write(written)
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)

@@ -33,7 +33,7 @@ from features.event import Event, to_table
 from features.home import Home
 from features.intake import CLOCK_TOLERANCE, FIRST_YEAR, LAST_YEAR
 from features.log import QUARANTINE_SCHEMA, EventLog, IntakeReport, combined
-from features.merges import Merges, names_any
+from features.merges import FORGOTTEN, Merges, ids_in, names_any
 
 RETAINED = timedelta(days=7)
 """Live features judge an event by what came within as many days."""
@@ -47,6 +47,8 @@ UNWRITABLE = "a text holds half a character (a lone surrogate)"
 
 _US = timedelta(microseconds=1)
 _FIRST_US, _END_US = (microseconds(datetime(year, 1, 1, tzinfo=UTC)) for year in (FIRST_YEAR, LAST_YEAR + 1))
+_NEW, _REPEATED = "\0new", "\0repeated"
+"""What becomes of an event; no reason reads so."""
 _Row = tuple[Any, ...]
 """Of the table of events."""
 _KEYS_AT_ONCE = 500
@@ -115,6 +117,8 @@ class Accepted:
     repeated: int = 0
     quarantined: int = 0
     replayed: bool = False
+    reasons: Mapping[str, int] = field(default_factory=dict, compare=False)
+    """Of what is quarantined, how many for which."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,7 @@ class Inbox:
         self._record_aliases(deliveries)
         with self._database.writing() as con:
             # Only inside the transaction: who is forgotten after this look finds these events here and removes them.
-            forgotten = self._merges.forgotten_among({i.event.subscriber_id for each in items for i in each if i.event})
+            forgotten = self._merges.forgotten_among({who for each in items for item in each for who in _whom(item)})
             taking = _Taking(con, now_us, _known(con, (item.key for each in items for item in each)), forgotten)
             accepted = [taking.take(delivery, each) for delivery, each in zip(deliveries, items, strict=True)]
             taking.write()
@@ -297,11 +301,10 @@ class Inbox:
     # --- the parts
 
     def _record_aliases(self, deliveries: Sequence[Delivery]) -> None:
-        """Before the events: an alias is true whether or not they get in."""
+        """Before the events: an alias is true whether or not they get in, and says who is forgotten under another id."""
         aliases = {former: now for delivery in deliveries for former, now in delivery.aliases.items()}
         if aliases:
-            forgotten = self._merges.forgotten_among(aliases.values())
-            self._merges.alias({former: now for former, now in aliases.items() if now not in forgotten})
+            self._merges.alias(aliases)
 
     def _raise(self, mark: str, at_least_us: int) -> None:
         with self._database.writing() as con:
@@ -357,7 +360,8 @@ class _Taking:
         if self._is_replay(delivery):
             return Accepted(replayed=True)
         became = Counter(self._take(delivery.source, item) for item in items)
-        return Accepted(became["new"], became["repeated"], became["quarantined"])
+        new, repeated = became.pop(_NEW, 0), became.pop(_REPEATED, 0)
+        return Accepted(new, repeated, became.total(), reasons=dict(became))
 
     def write(self) -> None:
         if self.next_us == self.first_us:
@@ -378,22 +382,28 @@ class _Taking:
         return bytes(first) != delivery.digest
 
     def _take(self, source: str, item: _Item) -> str:
-        if item.key in self.known:
-            return "repeated" if item.event else "quarantined"
+        """What became of it: the reason, where it is in quarantine."""
         if item.event is None:
             return self._quarantine(source, item)
+        if item.key in self.known:
+            return _REPEATED
         if item.event.occurred_us <= self.forgotten.get(item.event.subscriber_id, item.event.occurred_us - 1):
-            # Nothing of it is kept, not even in quarantine.
-            return "quarantined"
+            return FORGOTTEN
         if item.event.occurred_us - self.next_us > CLOCK_TOLERANCE // _US:
-            return self._quarantine(source, _refused(item.event, AHEAD))
+            return self._quarantine(source, self._looked_up(_refused(item.event, AHEAD)))
         self.events.append(_row(item.event, self._seen(item.key)))
-        return "new"
+        return _NEW
 
     def _quarantine(self, source: str, item: _Item) -> str:
-        if item.key not in self.known:
+        # Of the forgotten nothing is kept, not even here.
+        if item.key not in self.known and self.forgotten.keys().isdisjoint(_whom(item)):
             self.quarantined.append((self._seen(item.key), source, item.reason, item.payload))
-        return "quarantined"
+        return item.reason
+
+    def _looked_up(self, item: _Item) -> _Item:
+        """Known under a key that nobody could look up before: only now is it clear that it is refused."""
+        self.known |= _known(self.con, [item.key])
+        return item
 
     def _seen(self, key: bytes) -> int:
         self.known.add(key)
@@ -409,6 +419,11 @@ def _items(delivery: Delivery) -> Iterator[_Item]:
     for unread in delivery.quarantined:
         reason, payload = (text.encode(errors="replace").decode() for text in (unread.reason, unread.payload))
         yield _Item(_key("unread", delivery.source, reason, payload), None, reason, payload)
+
+
+def _whom(item: _Item) -> set[str]:
+    """Whom an item is about."""
+    return ids_in(item.payload) if item.event is None else {item.event.subscriber_id}
 
 
 def _refused(event: Event, reason: str) -> _Item:

@@ -39,7 +39,7 @@ from features.contract import (
     SUBSCRIBER_COLUMNS,
     UTC_MICROSECONDS,
 )
-from features.errors import EmptyInput, MissingColumns, UnreadableFile, WrongColumnType
+from features.errors import EmptyInput, MissingColumns, UnreadableFile, Unwritable, WrongColumnType
 from features.links import classify_links
 from features.networks import classify_networks
 
@@ -62,7 +62,13 @@ LARGEST_VALUE = 10**12
 CLOCK_TOLERANCE = timedelta(days=1)
 """How far ahead of ours a clock that stamps events may run."""
 
-EMAIL = r"""[^\s"<>,;:=&?/|{}\[\]\\@]+(?:@|%40)[^\s"<>,;:=&?/|{}\[\]\\@]+\.[^\s"<>,;:=&?/|{}\[\]\\@.]+"""
+AT = "(?:@|%(?:25)*40|&(?:amp;){0,4}(?:#0{0,5}64;?|#[xX]0{0,5}40;?|commat;)|\uff20|\ufe6b)"
+"""The sign in an address, plain or escaped for a URL or a page."""
+WORD = r"""(?:[^\s"<>,;:&?/|{}\[\]\\()]+|&(?:amp;){0,4}(?:#[xX]?[0-9A-Fa-f]{1,8};?|[0-9A-Za-z]{1,12};))"""
+"""Part of a word that may hold an address: all of such a word is redacted."""
+EMAIL = rf"""(?:"|[^\s"<>,;:&?/|{{}}\[\]\\@]+){AT}[^\s"<>,;:=&?/|{{}}\[\]\\@]+\.[^\s"<>,;:=&?/|{{}}\[\]\\@.]+"""
+_MENTION = rf"""(?:"[^"\n]{{1,64}}"|{WORD}+)?{AT}{WORD}*"""
+_MENTION_IN_JSON = rf"""(?:\\"[^"\\]{{1,64}}\\"|{WORD}+)?{AT}{WORD}*"""
 REDACTED = "<redacted email>"
 CONTROL = r"[\x00-\x1f\x7f-\x9f]"
 _CLOCK = r"\d{4}-\d{2}-\d{2}[T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,9})?)?"
@@ -232,7 +238,10 @@ def workshop() -> Iterator[duckdb.DuckDBPyConnection]:
         with duckdb.connect(config=config) as con:
             con.execute("SET TimeZone = 'UTC'")
             con.execute("SET enable_progress_bar = false")
-            yield con
+            try:
+                yield con
+            except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+                raise Unwritable(Path(scratch), "there is too little room for scratch files") from error
 
 
 def stage(
@@ -534,8 +543,15 @@ def _text_door(path: Path) -> Iterator[None]:
         raise UnreadableFile(path, "it is not UTF-8 text") from error
     except pa.ArrowInvalid as error:
         # Arrow's own words may quote cells.
-        reason = "it is not UTF-8 text" if "UTF8" in str(error) else "its rows cannot be told apart"
-        raise UnreadableFile(path, reason) from error
+        raise UnreadableFile(path, _torn(str(error))) from error
+
+
+def _torn(said: str) -> str:
+    if "UTF8" in said:
+        return "it is not UTF-8 text"
+    if "straddling" in said:
+        return f"a line of it is longer than {BLOCK_BYTES >> 20} MiB, or a quote is opened and never closed"
+    return "its rows cannot be told apart"
 
 
 def _open_json(con: duckdb.DuckDBPyConnection, contract: Contract, path: Path) -> SourceFile:
@@ -647,6 +663,8 @@ class _Layout:
     attributes: Mapping[str, _Column]
     """What the list calls an ``attribute_N``, and what it is in every file that has it."""
     notes: tuple[str, ...]
+    now: datetime
+    """The same for all rows: the same row twice is clamped to the same instant."""
 
     @property
     def found(self) -> set[str]:
@@ -671,7 +689,9 @@ def _layout(contract: Contract, files: Sequence[SourceFile]) -> _Layout:
     attributes = {aliases[plain]: _agreed(contract, plain, matched) for plain in own}
     renamed = [{aliases.get(plain, plain): column for plain, column in file.items()} for file in matched]
     notes = tuple(f"left out of {contract.table}, {why}: {', '.join(names)}" for why, names in dropped.items())
-    return _Layout(renamed, attributes, notes)
+    now = datetime.now(UTC)
+    # Never a whole millisecond, as programs write them: that tells a clamped instant from theirs.
+    return _Layout(renamed, attributes, notes, now.replace(microsecond=now.microsecond | 1))
 
 
 def _matched(contract: Contract, file: SourceFile, dropped: dict[str, list[str]]) -> dict[str, _Column]:
@@ -803,12 +823,22 @@ def _check(contract: Contract, layout: _Layout, number: int) -> str:
     faults = " ".join(f"when {fault} then {literal(reason)}" for fault, reason in _faults(contract, kinds))
     named = {name: layout.attributes[name].name if name in layout.attributes else name for name in kinds}
     raw = _json({named[name]: _printable(name, kind) for name, kind in kinds.items() if name not in _EVIDENCE})
-    filled = {"received_at": "coalesce(received_at, occurred_at)"}
+    filled = _clamped(layout.now) if contract is EVENTS else {}
     columns = ", ".join(filled.get(name, name) for name in (*contract.columns, *layout.attributes))
     return f"""
         with parsed as (select *, {parsed} from given), judged as (select *, case {faults} end as reason from parsed)
         select {number}, position, {columns}, reason, case when reason is not null then {_redacted(raw)} end from judged
     """
+
+
+def _clamped(now: datetime) -> dict[str, str]:
+    """Of a clock that runs a little fast, what happened had happened when we learnt it, as in the inbox.
+
+    Nothing of the log is received in the future then: it would be newer than what the inbox receives next.
+    """
+    latest = f"timestamptz '{now.isoformat()}'"
+    instants = {"occurred_at": "occurred_at", "received_at": "coalesce(received_at, occurred_at)"}
+    return {name: f"least({value}, {latest})" for name, value in instants.items()}
 
 
 def _reading(given: str, wanted: str, kind: str) -> str:
@@ -819,9 +849,14 @@ def _reading(given: str, wanted: str, kind: str) -> str:
         return _cleaned(given if kind == "texts" else _split(given))
     if kind in ("text", "listed", "empty"):
         text = f"nullif(trim({given}), '')"
-        by_kind = {"text": text, "instant": _instant(text), "number": f"try_cast({text} as double)"}
+        by_kind = {"text": text, "instant": _instant(text), "number": _number(text)}
         return by_kind[wanted]
     return given
+
+
+def _number(text: str) -> str:
+    """DuckDB reads 1_000 as a program would; people and other programs do not write so."""
+    return f"case when not contains({text}, '_') then try_cast({text} as double) end"
 
 
 def _instant(text: str) -> str:
@@ -836,8 +871,9 @@ def _split(text: str) -> str:
 
 
 def _cleaned(texts: str) -> str:
-    """Without blanks; null for an empty list, because a text file cannot tell the two apart."""
-    trimmed = f"list_filter(list_transform({texts}, lambda word: trim(word)), lambda word: word <> '')"
+    """Without blanks and addresses; null for an empty list, because a text file cannot tell the two apart."""
+    plain = f"regexp_replace(trim(word), {literal(_MENTION)}, '{REDACTED}', 'g')"
+    trimmed = f"list_filter(list_transform({texts}, lambda word: {plain}), lambda word: word <> '')"
     return f"case when len({trimmed}) > 0 then {trimmed} end"
 
 
@@ -846,8 +882,8 @@ def _faults(contract: Contract, kinds: Mapping[str, str]) -> Iterator[tuple[str,
     for name in contract.required:
         yield f"not coalesce({_written(name, kinds)}, false)", f"{name} is missing"
     for name in contract.ids:
-        if name in contract.required:
-            yield _contains(name, EMAIL), f"{name} is an e-mail address: give an opaque id instead"
+        says = "is" if name in contract.required else "contains"
+        yield _contains(name, EMAIL), f"{name} {says} an e-mail address: give an opaque id instead"
     for name in contract.ids:
         yield f"length({name}) > {ID_LENGTH}", f"{name} is longer than {ID_LENGTH} characters"
         yield _contains(name, CONTROL), f"{name} contains control characters"
@@ -891,7 +927,7 @@ def _json(labelled: Mapping[str, str]) -> str:
 
 
 def _redacted(json: str) -> str:
-    return f"regexp_replace({json}::varchar, {literal(EMAIL)}, '{REDACTED}', 'g')"
+    return f"regexp_replace({json}::varchar, {literal(_MENTION_IN_JSON)}, '{REDACTED}', 'g')"
 
 
 def _matches(text: str, pattern: str) -> str:
@@ -1017,6 +1053,23 @@ def _value_notes(
             yield from _counted(
                 con, contract, infinite, f"have an infinite {shown(attribute.name)}; it counts as missing"
             )
+    yield from _address_notes(con, contract, [attribute for attribute in attributes if attribute.form == "text"])
+
+
+def _address_notes(
+    con: duckdb.DuckDBPyConnection, contract: Contract, attributes: Sequence[_Attribute]
+) -> Iterator[str]:
+    """Columns of the list's own are kept as they are: whoever keeps addresses so should know."""
+    if not attributes:
+        return
+    counts = ", ".join(f"count(*) filter ({_contains(attribute.column, EMAIL)})" for attribute in attributes)
+    found = _one(con, f"select {counts} from {contract.table}_staged where reason is null")
+    for attribute, count in zip(attributes, found, strict=True):
+        if count:
+            yield (
+                f"{count:,} {contract.table} have an e-mail address in {shown(attribute.name)}, which is kept as an "
+                "attribute: leave the column out, or hash it"
+            )
 
 
 def _counted(con: duckdb.DuckDBPyConnection, contract: Contract, condition: str, what: str) -> Iterator[str]:
@@ -1064,7 +1117,7 @@ def _settle(con: duckdb.DuckDBPyConnection, contract: Contract, payload: Mapping
     seen = f"select {key} from {table}_typed where false"
     if known:
         same = " and ".join(
-            f"(typed.{name} is not distinct from known.{name}{_or_never_kept(name)})" for name in content
+            f"(typed.{name} is not distinct from known.{name}{_or_kept_otherwise(name)})" for name in content
         )
         con.execute(
             f"insert into {table}_settled select source, position, {same} "
@@ -1088,7 +1141,12 @@ def _settle(con: duckdb.DuckDBPyConnection, contract: Contract, payload: Mapping
     return int(repeated)
 
 
-def _or_never_kept(name: str) -> str:
+def _or_kept_otherwise(name: str) -> str:
+    """What was not kept, or was clamped to the instant of its receipt, when the row was told before."""
+    if name == "occurred_at":
+        clamped = "known.occurred_at = known.received_at and epoch_us(known.received_at) % 1000 <> 0"
+        within = f"known.received_at + interval {CLOCK_TOLERANCE // timedelta(seconds=1)} second"
+        return f" or ({clamped} and typed.occurred_at between known.received_at and {within})"
     return f" or known.{name} is null" if name in _LATER_KEPT else ""
 
 

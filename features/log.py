@@ -21,7 +21,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,7 +32,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.contract import EVENT_SCHEMA
-from features.errors import EmptyLog, UnreadableFile
+from features.errors import EmptyLog, UnreadableFile, Unwritable
 from features.home import Home
 from features.intake import (
     CAMPAIGNS,
@@ -50,6 +50,8 @@ from features.intake import (
 from features.merges import DIGEST_LENGTH, FORGOTTEN, Merges, names_any
 
 ROW_GROUP_ROWS = 122_880
+_BESIDE = "incoming.tmp"
+"""What is being written; nothing reads it."""
 READING_SHARE = 0.9
 """Of the work of an ingest; the rest is sorting and writing."""
 
@@ -173,6 +175,7 @@ class EventLog:
         campaigns: Path | None,
         progress: Progress | None = None,
         readings: Mapping[str, Reading] | None = None,
+        aliases: Mapping[str, str] | None = None,
     ) -> IntakeReport:
         """Take files (or directories of them) in. All are checked before anything is changed.
 
@@ -183,11 +186,15 @@ class EventLog:
         ----------
         readings
             By table, how to read its files where they do not speak for themselves.
+        aliases
+            Former ids of people in the files, and their ids now; looked at when all is read, so that reading may fill it.
 
         Raises
         ------
         UnreadableFile, MissingColumns, WrongColumnType, EmptyInput
             When a whole file is at fault; then nothing was changed.
+        Unwritable
+            When the disk does not take it; ingesting again completes it.
         """
         given = [(EVENTS, events), (SUBSCRIBERS, subscribers), (CAMPAIGNS, campaigns)]
         asked = [(contract, path) for contract, path in given if path is not None]
@@ -197,6 +204,8 @@ class EventLog:
                 self._stage(con, contract, path, share, (readings or {}).get(contract.table))
                 for (contract, path), share in zip(asked, shares, strict=True)
             ]
+            # Before anybody is looked for among the forgotten: under an older key's id they may be.
+            self._merges.alias(aliases or {})
             staged = [self._sifted(con, one) for one in staged]
             for one in staged:
                 self._keep(con, one)
@@ -234,12 +243,28 @@ class EventLog:
         """
         asked = sorted(subscriber_ids)
         with self._locked(), self._reading(), workshop() as con:
+            self._sweep()
             con.register("asked", pa.table({"subscriber_id": pa.array(asked, pa.string())}))
             profiles = self._file(SUBSCRIBERS)
             events = sum(_rewritten(con, path, _ORDER["events"]) for path in self._event_files())
             told = _rewritten(con, profiles, _ORDER["subscribers"]) if profiles.exists() else 0
             aside = sum(_without(path, asked) for path in sorted(self.home.quarantine.glob("*.parquet")))
         return Removed(events, told, aside)
+
+    def puts_aside(self, subscriber_ids: Collection[str]) -> bool:
+        """Whether the quarantine has rows that may be about some people."""
+        files = sorted(self.home.quarantine.glob("*.parquet"))
+        with self._reading():
+            return any(any(_naming(pq.read_table(path), subscriber_ids)) for path in files)
+
+    def _sweep(self) -> None:
+        """Remove what killed processes left half-written."""
+        for directory in (self.home.event_log / "events", self.home.event_log, self.home.quarantine):
+            (directory / _BESIDE).unlink(missing_ok=True)
+        # Whoever works with the parts of a cut removes them.
+        with (self.home.var / "parts.lock").open("w") as lock, suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(self.home.var / "spill" / "parts", ignore_errors=True)
 
     def connect(self, memory_limit: str | None = None, only: Collection[str] | None = None) -> ibis.BaseBackend:
         """An in-memory DuckDB behind Ibis with ``events``, ``subscribers`` and ``campaigns``, all typed.
@@ -284,16 +309,18 @@ class EventLog:
             Of each part's connection.
         """
         directory = self.home.var / "spill" / "parts"
-        # Left by a process that was killed.
-        shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir(parents=True)
-        try:
-            with self._reading():
-                _lay_out(con, directory, parts, wanted)
-            con.disconnect()
-            yield Cut(directory, memory_limit)
-        finally:
-            shutil.rmtree(directory)
+        with (self.home.var / "parts.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            # Left by a process that was killed.
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir(parents=True)
+            try:
+                with self._reading():
+                    _lay_out(con, directory, parts, wanted)
+                con.disconnect()
+                yield Cut(directory, memory_limit)
+            finally:
+                shutil.rmtree(directory)
 
     def start(self) -> datetime:
         """When the log first heard of anything: its earliest ``received_at``; without events, ``created_at``."""
@@ -338,8 +365,10 @@ class EventLog:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Two ingests wait for each other; the lock goes with the process that holds it."""
-        self.home.var.mkdir(parents=True, exist_ok=True)
-        with (self.home.var / "log.lock").open("w") as lock:
+        with _writing(self.home.var):
+            self.home.var.mkdir(parents=True, exist_ok=True)
+            lock = (self.home.var / "log.lock").open("w")
+        with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
@@ -428,6 +457,7 @@ class EventLog:
 
     def _put_aside(self, con: duckdb.DuckDBPyConnection, unread: pa.Table) -> None:
         """One file per drained step, named by what is in it."""
+        unread = unread.filter(pa.array(self._may_stay(unread["raw"].to_pylist()), pa.bool_()))
         if not len(unread):
             return
         con.register("unread", unread)
@@ -437,12 +467,31 @@ class EventLog:
     def _quarantine(self, con: duckdb.DuckDBPyConnection, staged: Staged) -> None:
         """One file per source that had bad rows, named by the source's content: ingesting it again writes it again."""
         table = staged.contract.table
-        found = con.execute(f"select distinct source from {table}_quarantined").fetchall()
+        kept = self._kept_aside(con, staged)
+        found = con.execute(f"select distinct source from {kept}").fetchall()
         sources = {path.name: path for path in staged.sources}
         for (name,) in found:
-            rows = f"select '{table}' as table, * from {table}_quarantined where source = {literal(name)} order by row"
+            rows = f"select '{table}' as table, * from {kept} where source = {literal(name)} order by row"
             beside = _written(con, rows, QUARANTINE_SCHEMA, self.home.quarantine)
             _publish(beside, self.home.quarantine / f"{table}-{_digest(sources[name])[:32]}.parquet")
+
+    def _kept_aside(self, con: duckdb.DuckDBPyConnection, staged: Staged) -> str:
+        """The relation of the bad rows but those about somebody who is forgotten."""
+        relation = f"{staged.contract.table}_quarantined"
+        if staged.contract is CAMPAIGNS or not staged.quarantined or not self._merges.forgotten()[1]:
+            return relation
+        con.execute(f"create temp table {relation}_gone (source varchar, row bigint)")
+        for batch in con.sql(f"select source, row, raw from {relation}").to_arrow_table().to_batches():
+            gone = batch.filter(pa.array([not stays for stays in self._may_stay(batch["raw"].to_pylist())], pa.bool_()))
+            con.register("gone", pa.Table.from_batches([gone]).select(["source", "row"]))
+            con.execute(f"insert into {relation}_gone select source, row from gone")
+        con.execute(
+            f"create temp view {relation}_kept as from {relation} anti join {relation}_gone using (source, row)"
+        )
+        return f"{relation}_kept"
+
+    def _may_stay(self, raws: Sequence[str]) -> list[bool]:
+        return [not named for named in self._merges.names_forgotten(raws)]
 
     def _report(self, staged: Sequence[Staged]) -> IntakeReport:
         reasons: Counter[str] = Counter()
@@ -621,12 +670,19 @@ def _rewritten(con: duckdb.DuckDBPyConnection, path: Path, order: str) -> int:
 def _without(path: Path, subscriber_ids: Sequence[str]) -> int:
     """Write a file of the quarantine anew without the rows that name somebody; give how many did."""
     rows = pq.read_table(path)
-    stays = [not names_any(raw, subscriber_ids) for raw in rows["raw"].to_pylist()]
-    if not all(stays):
-        beside = path.with_name("incoming.tmp")
-        pq.write_table(rows.filter(pa.array(stays)), beside, compression="zstd")
+    naming = _naming(rows, subscriber_ids)
+    if any(naming):
+        beside = path.with_name(_BESIDE)
+        with _writing(beside):
+            pq.write_table(rows.filter(pa.array([not one for one in naming])), beside, compression="zstd")
         _publish(beside, path)
-    return stays.count(False)
+    return naming.count(True)
+
+
+def _naming(rows: pa.Table, subscriber_ids: Collection[str]) -> list[bool]:
+    """Which rows of the quarantine may be about some people. A campaign is nobody."""
+    told = zip(rows["table"].to_pylist(), rows["raw"].to_pylist(), strict=True)
+    return [table != CAMPAIGNS.table and names_any(raw, subscriber_ids) for table, raw in told]
 
 
 def _united(staged: Staged, kept: pa.Schema) -> pa.Schema:
@@ -681,14 +737,28 @@ def _bytes(path: Path) -> int:
 
 def _written(con: duckdb.DuckDBPyConnection, query: str, schema: pa.Schema, directory: Path) -> Path:
     """Write a query's rows, safely on disk, under a name in the directory that nothing reads."""
-    directory.mkdir(parents=True, exist_ok=True)
-    beside = directory / "incoming.tmp"
-    with pq.ParquetWriter(beside, schema, compression="zstd") as writer:
-        for batch in con.sql(query).to_arrow_reader(ROW_GROUP_ROWS):
-            writer.write_table(pa.Table.from_batches([batch]).select(schema.names).cast(schema))
-    with beside.open("rb") as file:
-        os.fsync(file.fileno())
+    beside = directory / _BESIDE
+    with _writing(beside):
+        directory.mkdir(parents=True, exist_ok=True)
+        with pq.ParquetWriter(beside, schema, compression="zstd") as writer:
+            for batch in con.sql(query).to_arrow_reader(ROW_GROUP_ROWS):
+                writer.write_table(pa.Table.from_batches([batch]).select(schema.names).cast(schema))
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
     return beside
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """What the disk refuses is said, and what was begun under the name removed."""
+    try:
+        yield
+    except OSError as error:
+        if path.is_file():
+            path.unlink()
+        raise Unwritable(
+            path.parent, os.strerror(error.errno) if error.errno else "the disk does not take it"
+        ) from error
 
 
 def _publish(beside: Path, target: Path) -> None:
@@ -696,12 +766,13 @@ def _publish(beside: Path, target: Path) -> None:
     if target.exists() and _digest(target) == _digest(beside):
         beside.unlink()
         return
-    beside.replace(target)
-    directory = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    with _writing(beside):
+        beside.replace(target)
+        directory = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
 
 
 def _digest(path: Path) -> str:

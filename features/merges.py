@@ -17,7 +17,7 @@ import re
 import secrets
 import sqlite3
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from features.database import Database
@@ -32,6 +32,12 @@ _SCHEMA = (
 )
 _CURRENT = "SELECT former, current FROM merges WHERE former IN (SELECT value FROM json_each(?))"
 _FORMER = "SELECT current, former FROM merges WHERE current IN (SELECT value FROM json_each(?)) ORDER BY former"
+_ID, _NUMBER = "subscriber_id", "a number"
+_BETWEEN = re.compile(r'[\s,;|"\'<>{}\[\]]+')
+_CELL = re.compile(r"[,;|\t\r\n]")
+_STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_WRITTEN = re.compile(rf"""{_ID}["'\s]*[:=]["'\s]*([^|&,;\s"']+)""")
+"""Fields in a text: ``subscriber_id:17|plan:a``, ``subscriber_id=17&plan=a`` or JSON."""
 DIGEST_LENGTH = 32
 FORGOTTEN = "the subscriber asked to be forgotten"
 """Why an event or a profile is not taken in. Nothing else of it is kept."""
@@ -82,12 +88,16 @@ class Merges:
             return Merged(former, current, new=before == former)
 
     def alias(self, aliases: Mapping[str, str]) -> int:
-        """Record other ids of the same people, as many as are new; what is one person already stays as it is."""
+        """Record other ids of the same people, as many as are new; what is one person already stays as it is.
+
+        Where one id of a person is forgotten, the others are up to the same instant, and nothing says who they were.
+        """
         asked = {former: into for former, into in aliases.items() if former != into}
         if not asked or self._known(asked):
             return 0
         with self._database.writing() as con:
-            joined = [_joined(con, former, into) for former, into in asked.items()]
+            until = _forget_alike(con, asked)
+            joined = [_joined(con, former, into) for former, into in asked.items() if into not in until]
         return sum(joined)
 
     def resolve(self, subscriber_ids: Iterable[str]) -> dict[str, str]:
@@ -111,13 +121,7 @@ class Merges:
     def forget(self, subscriber_ids: Collection[str], until_us: int) -> None:
         """From now on nothing these did up to then is taken in."""
         with self._database.writing() as con:
-            salt = _salted(con)
-            rows = [(digest_of(salt, who), until_us) for who in subscriber_ids]
-            con.executemany(
-                "INSERT INTO forgotten VALUES (?, ?) "
-                "ON CONFLICT DO UPDATE SET until_us = max(until_us, excluded.until_us)",
-                rows,
-            )
+            _forget(con, dict.fromkeys(subscriber_ids, until_us))
 
     def drop(self, subscriber_ids: Collection[str]) -> None:
         """Remove the merges of people of whom nothing else is left."""
@@ -145,23 +149,25 @@ class Merges:
         if not self._database.exists():
             return {}
         with self._database.reading() as con:
-            salt = _salt(con)
-            if salt is None:
-                return {}
-            digests = {digest_of(salt, who): who for who in subscriber_ids}
-            found = con.execute(
-                "SELECT digest, until_us FROM forgotten WHERE digest IN (SELECT value FROM json_each(?))",
-                (_listed(digests),),
-            )
-            return {digests[digest]: until_us for digest, until_us in found}
+            return _forgotten(con, subscriber_ids)
+
+    def names_forgotten(self, texts: Iterable[str]) -> list[bool]:
+        """Of rows of the quarantine, which may be about somebody who is forgotten."""
+        salt, digests = self.forgotten()
+        return [bool(digests) and any(digest_of(salt, who) in digests for who in ids_in(text)) for text in texts]
 
     def close(self) -> None:
         """Let go of what this thread holds open."""
         self._database.close()
 
     def _known(self, aliases: Mapping[str, str]) -> bool:
-        now = self.resolve([*aliases, *aliases.values()])
-        return all(now[former] == now[into] for former, into in aliases.items())
+        """Whether they would change nothing."""
+        ids = [*aliases, *aliases.values()]
+        now, until = self.resolve(ids), self.forgotten_among(ids)
+        return all(
+            until.get(former) == until.get(into) and (former in until or now[former] == now[into])
+            for former, into in aliases.items()
+        )
 
     def _pairs(self, query: str, asked: Collection[str]) -> list[tuple[str, str]]:
         if not asked or not self._database.exists():
@@ -177,16 +183,86 @@ def merge(home: Home, former: str, into: str) -> Merged:
 
 def digest_of(salt: str, subscriber_id: str) -> str:
     """What is kept of a forgotten id. DuckDB's ``sha256(salt || subscriber_id)`` begins with it."""
-    return hashlib.sha256(f"{salt}{subscriber_id}".encode()).hexdigest()[:DIGEST_LENGTH]
+    return hashlib.sha256(f"{salt}{subscriber_id}".encode(errors="backslashreplace")).hexdigest()[:DIGEST_LENGTH]
 
 
 def names_any(text: str, subscriber_ids: Iterable[str]) -> bool:
-    """Whether a text holds one of these ids, by itself and not as a part of a longer word."""
-    return any(
-        who in text and re.search(rf"(?<![\w-]){re.escape(who)}(?![\w-])", text)
-        for each in subscriber_ids
-        for who in {each, json.dumps(each)[1:-1]}
+    """Whether a row of the quarantine may be about one of these; see ``ids_in``."""
+    return not ids_in(text).isdisjoint(subscriber_ids)
+
+
+def ids_in(text: str) -> set[str]:
+    """Whom a row of the quarantine may be about.
+
+    Its fields named ``subscriber_id`` say it, wherever in it they are. Where none does, every text that is a value by
+    itself may be an id; of a line that could not be taken apart, everything between separators. A number that is no
+    field of that name, and a part of a text such as the minutes of an instant, is nobody.
+    """
+    try:
+        row = json.loads(text)
+        values = list(_values("", row))
+    except (ValueError, RecursionError):
+        return _words(text)
+    if isinstance(row, dict) and set(row) == {"line"}:
+        return _words(str(row["line"]))
+    named = {value.strip() for name, value in values if name == _ID}
+    return (named or {value.strip() for name, value in values if name != _NUMBER}) - {""}
+
+
+def _words(line: str) -> set[str]:
+    """What stands between separators, however it is quoted."""
+    found = {word.strip(":=") for word in _BETWEEN.split(line)} | {word.strip(" \"'") for word in _CELL.split(line)}
+    return (found | {word.replace('\\"', '"') for word in _STRING.findall(line)}) - {""}
+
+
+def _values(name: str, value: object) -> Iterator[tuple[str, str]]:
+    """Every value with the name of its field; of a text that is itself written as fields, those too."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            is_id = key.strip().lower() == _ID
+            # A field that is there and empty says it, too: the row is about nobody.
+            yield from _values(_ID if is_id else "", "" if is_id and each is None else each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _values(name, each)
+    elif isinstance(value, str):
+        yield name, value
+        yield from ((_ID, who) for who in _WRITTEN.findall(value))
+    elif value is not None:
+        yield (name or _NUMBER), str(value)
+
+
+def _forget(con: sqlite3.Connection, until: Mapping[str, int]) -> None:
+    salt = _salted(con)
+    con.executemany(
+        "INSERT INTO forgotten VALUES (?, ?) ON CONFLICT DO UPDATE SET until_us = max(until_us, excluded.until_us)",
+        [(digest_of(salt, who), until_us) for who, until_us in until.items()],
     )
+
+
+def _forgotten(con: sqlite3.Connection, subscriber_ids: Iterable[str]) -> dict[str, int]:
+    salt = _salt(con)
+    if salt is None:
+        return {}
+    digests = {digest_of(salt, who): who for who in subscriber_ids}
+    found = con.execute(
+        "SELECT digest, until_us FROM forgotten WHERE digest IN (SELECT value FROM json_each(?))", (_listed(digests),)
+    )
+    return {digests[digest]: until_us for digest, until_us in found}
+
+
+def _forget_alike(con: sqlite3.Connection, aliases: Mapping[str, str]) -> dict[str, int]:
+    """Of people of whom one id is forgotten, forget the others; give all of these, and until when."""
+    until = _forgotten(con, [*aliases, *aliases.values()])
+    latest: defaultdict[str, int] = defaultdict(int)
+    for former, into in aliases.items():
+        for who in (former, into):
+            if who in until:
+                latest[into] = max(latest[into], until[who])
+    theirs = {who: latest[into] for former, into in aliases.items() if into in latest for who in (former, into)}
+    if theirs:
+        _forget(con, theirs)
+    return theirs
 
 
 def _current(con: sqlite3.Connection, who: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from features.intake import REDACTED
+from features.intake import AT, REDACTED, WORD
 from features.told import Unread
 
 NOT_KEPT = "<not kept>"
@@ -37,9 +37,9 @@ _MILLISECONDS_FROM = 10**11
 """Seconds of the year 5138; milliseconds of 1973."""
 _SIGN = re.compile("[:=]")
 _BETWEEN = {":": "|", "=": "&"}
-_AT = re.compile(r"@|%(?:25)*40|\uff20|\ufe6b", re.IGNORECASE)
-_WORD = re.compile(r'[^\s"<>,;:=&?/|{}\[\]\\()]+')
-"""What may be an address holds none of these. Whole words are looked at, so that no text takes longer than its length."""
+_AT = re.compile(rf"{AT}|\\u0040")
+_WORD = re.compile(rf'(?:"[^"\n]{{1,64}}"(?={_AT.pattern}))?(?:{WORD}|\\u0040)+')
+"""Whole words are looked at, so that no text takes longer than its length. Quotes may stand around a name before the sign."""
 
 
 def parse(body: bytes) -> Any:
@@ -160,6 +160,9 @@ def _number(value: Any) -> int | float | None:
 
 
 def _read_number(written: str) -> int | float | None:
+    if "_" in written:
+        # As Python's own numbers may have it, and nobody else's.
+        return None
     try:
         return _number(int(written) if written.strip().isdecimal() else float(written))
     except ValueError:
@@ -189,7 +192,7 @@ def of_message(provider: str, message_id: str | None) -> str | None:
 
 def looks_like_an_address(word: str) -> bool:
     """Whether anything stands on both sides of an @, however it is escaped."""
-    if word.isascii() and "@" not in word and "%" not in word:
+    if word.isascii() and not any(sign in word for sign in "@%&\\"):
         return False
     return any(at.start() > 0 and at.end() < len(word) for at in _AT.finditer(word))
 

@@ -57,8 +57,9 @@ def consume(
                 heard = monotonic()
             elif until_end and monotonic() - heard > patience_s:
                 raise StreamFailed(stream.trouble)
+            ended = until_end and not bodies and stream.at_end
             teller.tell(taken, stream.trouble)
-            if until_end and stream.at_end and not bodies:
+            if ended:
                 break
     finally:
         stream.close()

@@ -24,10 +24,11 @@ from features.errors import EmptyInput, EmptyLog, UnreadableFile
 from features.event import Event, to_table
 from features.home import Home
 from features.identity import Pseudonyms
-from features.inbox import AHEAD, KNOWN_FOR, Accepted, Delivery, Inbox
+from features.inbox import AHEAD, KNOWN_FOR, Delivery, Inbox
 from features.intake import CLOCK_TOLERANCE
 from features.log import QUARANTINE_SCHEMA, EventLog, IntakeReport
-from features.providers import PROVIDERS, Found, Unread, read
+from features.merges import FORGOTTEN, Merges
+from features.providers import PROVIDERS, Aside, Found, Unread, read
 from features.providers.canonical import Canonical, canonical
 from pipelines import messages
 from pipelines.console import Share
@@ -59,6 +60,8 @@ def files_taken(home: Home, aliases: Mapping[str, str] | None = None) -> None:
         end_us = microseconds(EventLog(home).end())
     except EmptyLog:
         return
+    # A log of profiles alone ends when the last one was created, which may be written as any day.
+    end_us = min(end_us, now_us() + CLOCK_TOLERANCE // timedelta(microseconds=1))
     inbox.push_clock(end_us)
     inbox.raise_horizon(end_us + 1)
 
@@ -115,22 +118,19 @@ class Intake:
         InboxUnavailable
             When nothing was taken.
         """
-        told = self._told(bodies)
+        told = self.told(bodies)
         delivery = Delivery(self.form, told.events, told.quarantined, told.aliases)
         (accepted,) = self.inbox.accept([delivery], now_us())
-        return Taken(len(bodies), accepted.new, accepted.repeated, _reasons(told, accepted), told.aside)
+        return Taken(len(bodies), accepted.new, accepted.repeated, Counter(accepted.reasons), told.aside)
 
-    def _told(self, bodies: Sequence[bytes | None]) -> Canonical:
-        found = (record for body in bodies if body for record in FORMATS[self.form](body))
-        told = canonical(found, self._pseudonyms)
-        told.aside.update({"a message without a body": count} if (count := sum(not body for body in bodies)) else {})
-        return told
+    def told(self, bodies: Sequence[bytes | None]) -> Canonical:
+        """What bodies say; nothing is taken yet."""
+        return canonical((record for body in bodies for record in self._found(body)), self._pseudonyms)
 
-
-def _reasons(told: Canonical, accepted: Accepted) -> Counter[str]:
-    reasons = Counter(unread.reason for unread in told.quarantined)
-    refused = accepted.quarantined - reasons.total()
-    return reasons + Counter({"it is from the future, or about somebody who asked to be forgotten": refused})
+    def _found(self, body: bytes | None) -> Sequence[Found]:
+        if not body:
+            return [Aside("a message without a body")]
+        return FORMATS[self.form](body) or [Aside("an empty list")]
 
 
 # --- archives: payloads as they came, in files ------------------------------------------------------------------------
@@ -176,17 +176,19 @@ class _History:
         drained(home)
 
     def take(self, bodies: Sequence[bytes | None]) -> Taken:
-        told, now = self._intake._told(bodies), now_us()
+        told, now = self._intake.told(bodies), now_us()
         latest = now + CLOCK_TOLERANCE // timedelta(microseconds=1)
         events = [_as_occurred(event, now) for event in told.events if event.occurred_us <= latest]
         ahead = [Unread(AHEAD, f'{{"event_type":"{e.event_type}"}}') for e in told.events if e.occurred_us > latest]
         unread = [*told.quarantined, *ahead]
+        # First: under an older key's id somebody may be forgotten.
+        Merges(self._home).alias(told.aliases)
         report = EventLog(self._home).take(to_table(events), self._put_aside(unread))
         recent = now - KNOWN_FOR // timedelta(microseconds=1)
         self._intake.inbox.know((event.event_id for event in events if event.occurred_us > recent), now)
-        files_taken(self._home, told.aliases)
+        files_taken(self._home)
         reasons = Counter(each.reason for each in unread)
-        reasons["about somebody who asked to be forgotten"] += report.quarantined - len(unread)
+        reasons[FORGOTTEN] += report.quarantined - len(unread)
         return Taken(len(bodies), report.accepted, report.repeated, +reasons, told.aside)
 
     def _put_aside(self, unread: Iterable[Unread]) -> pa.Table:
@@ -204,7 +206,7 @@ def _as_occurred(event: Event, now: int) -> Event:
 
 
 def _bodies(path: Path) -> Iterator[tuple[bytes, float]]:
-    """Every document of a file or a directory's files, in order of name, and the share read so far."""
+    """Every document of a file or of all files below a directory, in order of path, and the share read so far."""
     files = _files(path)
     total, before, any_body = sum(file.stat().st_size for file in files), 0, False
     for file in files:
@@ -234,10 +236,14 @@ def _files(path: Path) -> list[Path]:
         raise UnreadableFile(path, "there is no such file")
     if not path.is_dir():
         return [path]
-    files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith((".", "_")))
+    files = sorted(file for file in path.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(path)))
     if not files:
         raise UnreadableFile(path, "the directory holds no file")
     return files
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith((".", "_")) for part in path.parts)
 
 
 def _documents(path: Path, file: IO[bytes]) -> Iterator[bytes]:
@@ -250,11 +256,22 @@ def _documents(path: Path, file: IO[bytes]) -> Iterator[bytes]:
         return
     whole = first + file.read(LONGEST + 1)
     if len(whole) > LONGEST:
-        raise UnreadableFile(path, f"its one document is longer than {LONGEST >> 20} MiB")
-    if messages.is_document(whole) or not any(map(messages.is_document, whole.splitlines())):
+        yield from _many_lines(path, whole, file)
+    elif messages.is_document(whole) or not any(map(messages.is_document, whole.splitlines())):
         yield from filter(None, [whole.strip()])
     else:
         yield from filter(bytes.strip, whole.splitlines())
+
+
+def _many_lines(path: Path, start: bytes, file: IO[bytes]) -> Iterator[bytes]:
+    """Documents of a long file whose first line is none: one bad line is one, where most of the others are documents."""
+    complete, _, cut_off = start.rpartition(b"\n")
+    lines = list(filter(bytes.strip, complete.splitlines()))
+    if 2 * sum(map(messages.is_document, lines)) <= len(lines):
+        raise UnreadableFile(path, f"its one document is longer than {LONGEST >> 20} MiB")
+    yield from lines
+    yield from filter(bytes.strip, [cut_off + file.readline(LONGEST + 1)])
+    yield from _lines(path, file)
 
 
 def _lines(path: Path, file: IO[bytes]) -> Iterator[bytes]:

@@ -21,6 +21,7 @@ from zoneinfo import available_timezones
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from features.contract import EVENT_TYPES, RAW_EVENT_COLUMNS
 from features.errors import UnreadableFile, UnusableOption
@@ -517,14 +518,25 @@ def _rewritten(
         con.execute("SET TimeZone = 'UTC'")
         for chunk in translation.file.chunks(needed):
             position, *columns_given = chunk.rows.columns
+            nobodies: list[tuple[int, str, str]] = []
             given: dict[str, Any] = {"position": position}
             for name, column in zip(needed, columns_given, strict=True):
                 given[translation.sql(name)] = column
                 if people and name in hashed:
-                    given[translation.sql(name)], given[translation.fingerprint(name)] = _hashed(column, people)
+                    ids, given[translation.fingerprint(name)] = _hashed(column, people)
+                    given[translation.sql(name)] = ids
+                    nobodies += _nobodies(name, position, column, ids)
             con.register("given", pa.table(given))
             rows = con.sql(f"select {', '.join(['position', *columns])} from given").to_arrow_table()
-            yield Rows(rows, chunk.rejected, chunk.done)
+            refused = pc.is_in(rows["position"], value_set=pa.array([row for row, *_ in nobodies], pa.int64()))
+            yield Rows(rows.filter(pc.invert(refused)), chunk.rejected + nobodies, chunk.done)
+
+
+def _nobodies(name: str, position: Any, addresses: Any, ids: pa.Array) -> list[tuple[int, str, str]]:
+    """Rows with words where an address should be. The words may name somebody all the same, so nothing is quoted."""
+    written = pc.not_equal(pc.utf8_trim_whitespace(addresses), "")
+    rows = position.filter(pc.and_(written, pa.chunked_array([ids.is_null()])))
+    return [(row, f"no e-mail address in column {shown(name)}", "") for row in rows.to_pylist()]
 
 
 def _hashed(addresses: pa.ChunkedArray, people: People) -> tuple[pa.Array, pa.Array]:

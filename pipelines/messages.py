@@ -10,10 +10,12 @@ pseudonym like those of the providers' webhooks. When it was received is for the
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from features.contract import EVENT_TYPES, REQUIRED_EVENT_COLUMNS
+from features.intake import EMAIL, ID_LENGTH
 from features.payload import as_list, iso_us, looks_like_an_address, parse, text, texts, unread
 from features.told import Found, Told
 
@@ -39,7 +41,7 @@ def read(body: bytes) -> list[Found]:
 
 def is_document(line: bytes) -> bool:
     """Whether a line is a JSON object or array by itself."""
-    if not line.lstrip().startswith((b"{", b"[")):
+    if not line.removeprefix(BOM_UTF8).lstrip().startswith((b"{", b"[")):
         return False
     try:
         return isinstance(parse(line), dict | list)
@@ -78,6 +80,8 @@ def _faults(item: Mapping[str, Any], told: Mapping[str, str | None], occurred_us
             yield f"{name} is missing"
     if looks_like_an_address(told["subscriber_id"] or ""):
         yield "subscriber_id is an e-mail address: give an opaque id instead, or the address as email"
+    if re.search(EMAIL, (told["campaign_id"] or "")[: ID_LENGTH + 1]):
+        yield "campaign_id contains an e-mail address: give an opaque id instead"
     if told["event_type"] not in EVENT_TYPES:
         yield f"event_type is unknown; known are {', '.join(EVENT_TYPES)}"
     if occurred_us is None:
@@ -89,6 +93,9 @@ def _faults(item: Mapping[str, Any], told: Mapping[str, str | None], occurred_us
 
 def _number(given: Any) -> float | None:
     if isinstance(given, bool) or not isinstance(given, int | float | str):
+        return None
+    if isinstance(given, str) and "_" in given:
+        # Which is a number in Python alone.
         return None
     try:
         return float(given)

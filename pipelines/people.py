@@ -6,9 +6,10 @@ killed is completed by running it again, and a second run changes nothing.
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,16 +17,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from features.errors import EmptyLog, FeatureError
-from features.forgetting import Forgotten
+from features.errors import EmptyLog, FeatureError, Unwritable
+from features.forgetting import Forgotten, ids_of
 from features.forgetting import forget as forget_events
 from features.home import Home
+from features.identity import Pseudonyms
 from features.log import EventLog
 from features.merges import Merged, Merges
 from features.merges import merge as record
+from features.payload import looks_like_an_address
 from features.stores import open_store
 from pipelines.inbox import drained
 from pipelines.live import live_updater
+
+_BESIDE = ".forgetting"
+"""What a file is written under until it is whole."""
 
 
 class UnknownSubscriber(FeatureError):
@@ -59,6 +65,8 @@ class Gone:
     predictions: int
     left: tuple[Path, ...]
     """Directories that may name the person still."""
+    again: bool
+    """Whether the person was forgotten before."""
 
 
 def merge_people(home: Home, former: str, into: str) -> Joined:
@@ -96,20 +104,65 @@ def _known(home: Home, ids: Iterable[str]) -> set[str]:
 def forget_person(home: Home, subscriber_id: str) -> Gone:
     """Remove a person, under all ids that were merged, from the log, the inbox, the quarantine and the stores.
 
+    Parameters
+    ----------
+    subscriber_id
+        Any id the person has or had, or an address: then the ids that are made of it, under older keys, too.
+
     Raises
     ------
-    StoreUnavailable, InboxUnavailable, UnreadableFile
+    UnknownSubscriber
+        Nothing here knows the person, and nobody of that id was forgotten.
+    StoreUnavailable, InboxUnavailable, UnreadableFile, Unwritable
         When a part could not be done; call again.
     """
-    ids = Merges(home).person(subscriber_id)
-    # First what knows the person by these ids alone: when the events are gone, their merges are, too.
-    predictions = sum(_without(path, ids) for path in _tables(home))
-    forgotten = forget_events(home, subscriber_id)
-    with closing(open_store(home)) as store:
-        store.create()
-        states = sum(store.delete(who) for who in forgotten.subscriber_ids)
+    with _alone(home):
+        drained(home)
+        merges, given = Merges(home), _ids_of(home, subscriber_id)
+        ids = ids_of(merges, given[0], given[1:])
+        again = bool(merges.forgotten_among(ids))
+        # First what knows the person by these ids alone: when the events are gone, their merges are, too.
+        predictions = sum(_without(path, ids) for path in _tables(home))
+        with closing(open_store(home)) as store:
+            store.create()
+            states = {who for who in ids if store.delete(who)}
+            if not (again or predictions or states or len(ids) > len(given) or _heard_of(home, ids)):
+                raise UnknownSubscriber("SUBSCRIBER_ID")
+            forgotten = forget_events(home, given[0], also=given[1:])
+            # Again: whoever folds states may have had the events still.
+            states |= {who for who in forgotten.subscriber_ids if store.delete(who)}
     left = (home.exports, home.reports)
-    return Gone(forgotten, states, predictions, tuple(path for path in left if path.exists()))
+    return Gone(forgotten, len(states), predictions, tuple(path for path in left if path.exists()), again)
+
+
+def _ids_of(home: Home, given: str) -> tuple[str, ...]:
+    """An id as it is; of an address the ids it has and had."""
+    if not looks_like_an_address(given):
+        return (given,)
+    if not home.identity.exists():
+        raise UnknownSubscriber("SUBSCRIBER_ID")
+    names = Pseudonyms.load(home)
+    return (names.subscriber_id(given), *names.former_ids(given))
+
+
+def _heard_of(home: Home, ids: Collection[str]) -> bool:
+    return bool(_known(home, ids)) or EventLog(home).puts_aside(ids)
+
+
+@contextmanager
+def _alone(home: Home) -> Iterator[None]:
+    """One at a time, so that what lies about half-written was left by one that was killed."""
+    try:
+        home.var.mkdir(parents=True, exist_ok=True)
+        lock = (home.var / "forget.lock").open("w")
+    except OSError as error:
+        raise Unwritable(home.var, error.strerror or "the disk does not take it") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for directory in (home.predictions, home.offline):
+            for path in directory.rglob(f"*{_BESIDE}"):
+                path.unlink(missing_ok=True)
+        yield
 
 
 def _tables(home: Home) -> Iterator[Path]:
@@ -126,9 +179,13 @@ def _without(path: Path, ids: Collection[str]) -> int:
     theirs = pc.is_in(table["subscriber_id"], pa.array(list(ids), pa.string()))
     count = pc.sum(theirs).as_py() or 0
     if count:
-        beside = path.with_suffix(".forgetting")
-        pq.write_table(table.filter(pc.invert(theirs)), beside, compression="zstd")
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
-        beside.replace(path)
+        beside = path.with_suffix(_BESIDE)
+        try:
+            pq.write_table(table.filter(pc.invert(theirs)), beside, compression="zstd")
+            with beside.open("rb") as file:
+                os.fsync(file.fileno())
+            beside.replace(path)
+        except OSError as error:
+            beside.unlink(missing_ok=True)
+            raise Unwritable(path, os.strerror(error.errno) if error.errno else "the disk does not take it") from error
     return int(count)

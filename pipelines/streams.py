@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol, TypeAlias
@@ -29,6 +30,7 @@ GATHER_S = 0.05
 PATIENCE_S = 30.0
 """How long who wants the end of a stream waits for a broker that does not answer."""
 REDIS_TIMEOUT_S = 5.0
+_START = "0-0"
 CLAIM_AFTER_MS = 60_000
 """What another consumer of the group has had for so long without acknowledging it is taken over."""
 
@@ -88,7 +90,8 @@ class KafkaStream:
 
     def __init__(self, brokers: str, topics: Sequence[str], group: str, settings: Mapping[str, str]) -> None:
         self.trouble: str | None = None
-        self._assigned: set[Partition] | None = None
+        self._assigned: set[Partition] = set()
+        self._is_settled = False
         self._ended: set[Partition] = set()
         self._next: dict[Partition, int] = {}
         wanted: dict[str, Any] = {
@@ -109,7 +112,7 @@ class KafkaStream:
 
     @property
     def at_end(self) -> bool:
-        return self._assigned is not None and self._assigned <= self._ended
+        return self._is_settled and self._assigned <= self._ended
 
     def fetch(self, at_most: int) -> Sequence[bytes | None]:
         """See ``Stream.fetch``. The first message is waited for, what is there already comes with it."""
@@ -156,12 +159,14 @@ class KafkaStream:
         self.trouble = _said(error)
 
     def _assign(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
-        self._assigned = {(each.topic, each.partition) for each in partitions}
-        self._ended &= self._assigned
+        """All partitions after all were revoked; where the group shares cooperatively, those that are new."""
+        self._assigned |= {(each.topic, each.partition) for each in partitions}
+        self._is_settled = True
 
     def _revoke(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         gone = {(each.topic, each.partition) for each in partitions}
-        self._assigned = None
+        self._is_settled = False
+        self._assigned -= gone
         self._ended -= gone
         self._next = {each: offset for each, offset in self._next.items() if each not in gone}
 
@@ -183,10 +188,10 @@ def _said(error: KafkaError) -> str:
 
 
 class RedisStream:
-    """One stream of a Redis or Valkey server (5 or newer), as one of a consumer group; the event is in one field.
+    """One stream of a Redis (6.2 or newer) or Valkey server, as one of a consumer group; the event is in one field.
 
     What this consumer fetched and never acknowledged, because it was killed, is given to it again first; what another
-    of the group left so for a minute it takes over.
+    of the group left so for a minute it takes over. The stream's end is where nothing of the group is unacknowledged.
     """
 
     def __init__(self, url: str, stream: str, group: str, name: str = "", field: str = "event") -> None:
@@ -197,10 +202,12 @@ class RedisStream:
         self._wire: Wire | None = None
         self._fetched: list[bytes] = []
         self._own_first = True
+        self._claim_from = _START
 
     @property
     def at_end(self) -> bool:
-        return self._at_end
+        """Whether all is read and acknowledged. What another consumer has is waited for: it may have been killed."""
+        return self._at_end and not self._is_pending_elsewhere()
 
     def fetch(self, at_most: int) -> Sequence[bytes | None]:
         self._fetched, self._at_end = [], False
@@ -224,9 +231,32 @@ class RedisStream:
         self._fetched = []
 
     def close(self) -> None:
+        """The group need not remember who has nothing; with what was not acknowledged it must."""
+        # Else it stays in the group's list, and harms nobody.
+        with suppress(OSError, StoreUnavailable):
+            if self._wire is not None and not self._pending(self._name):
+                self._ask("XGROUP", "DELCONSUMER", self._stream, self._group, self._name)
+        self._hang_up()
+
+    def _hang_up(self) -> None:
         if self._wire is not None:
             self._wire.close()
             self._wire = None
+
+    def _is_pending_elsewhere(self) -> bool:
+        try:
+            pending = self._pending()
+        except (OSError, StoreUnavailable) as error:
+            self._lose(error)
+            return True
+        if pending:
+            after = CLAIM_AFTER_MS // 1000
+            self.trouble = f"messages are with another consumer of the group; after {after} s they are taken over"
+        return pending
+
+    def _pending(self, *consumer: str) -> bool:
+        """Whether anything is fetched and not acknowledged, by anybody or by one consumer."""
+        return bool(self._ask("XPENDING", self._stream, self._group, "-", "+", "1", *consumer))
 
     def _read(self, at_most: int) -> list[Any]:
         block = ("BLOCK", str(int(1000 * FETCH_S)))
@@ -245,10 +275,19 @@ class RedisStream:
             self._own_first = bool(entries)
             if entries:
                 return entries
-        claimed = self._ask(
-            "XAUTOCLAIM", self._stream, self._group, self._name, str(CLAIM_AFTER_MS), "0-0", "COUNT", str(at_most)
-        )
-        return _whole(claimed[1]) if isinstance(claimed, list) and len(claimed) > 1 else []
+        while True:
+            given = self._claim(at_most)
+            # Of what was trimmed meanwhile, Redis before 7 tells only who asks for its own.
+            self._own_first = None in given
+            if (entries := _whole(given)) or self._claim_from == _START:
+                return entries
+
+    def _claim(self, at_most: int) -> list[Any]:
+        """The next of what others left: a call looks at some of it, and says where to go on."""
+        asked = (str(CLAIM_AFTER_MS), self._claim_from, "COUNT", str(at_most))
+        claimed: Any = self._ask("XAUTOCLAIM", self._stream, self._group, self._name, *asked)
+        self._claim_from = bytes(claimed[0]).decode()
+        return list(claimed[1])
 
     def _ask(self, *words: str) -> Answer:
         until = monotonic() + REDIS_TIMEOUT_S
@@ -263,7 +302,7 @@ class RedisStream:
 
     def _lose(self, error: Exception) -> None:
         """A connection that failed once is not asked again. What was pending is: the server may have forgotten it sent it."""
-        self.close()
+        self._hang_up()
         self._own_first = True
         self.trouble = error.reason if isinstance(error, StoreUnavailable) else str(error)
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from html import unescape
 from urllib.parse import unquote
 
 from features.agents import agent_of
@@ -25,6 +26,7 @@ from features.payload import digest, looks_like_an_address, redact, unread
 from features.told import Aside, Found, Told, Unread
 
 LONGEST_ADDRESS = 320
+_MOST_ESCAPED = 8
 _CONTROL = re.compile(CONTROL)
 _FIRST_US, _AFTER_US = (
     int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000 for year in (FIRST_YEAR, LAST_YEAR + 1)
@@ -115,7 +117,18 @@ def _subscriber_id(told: Told, people: _People) -> str:
     own = told.own_id
     if own is None:
         return people.id_of(told.address or "")
-    return people.id_of(unquote(own)) if looks_like_an_address(own) else own
+    plain = _plain(own)
+    return people.id_of(plain) if looks_like_an_address(plain) else own
+
+
+def _plain(written: str) -> str:
+    """Without the escapes of URLs and pages, however often it went through either."""
+    for _ in range(_MOST_ESCAPED):
+        plain = unescape(unquote(written))
+        if plain == written:
+            break
+        written = plain
+    return written
 
 
 def _campaign_id(given: str | None, people: _People) -> str | None:

@@ -1,7 +1,8 @@
 """Postmark's webhooks: one object each, told apart by its record type.
 
 What enters: one object. What leaves: what it says. The promise: every record type, type of bounce and reason of suppression
-that Postmark documents is known here. Postmark tells of deliveries, not of sends.
+that Postmark documents is known here. Postmark tells of deliveries, not of sends: a delivery is both, or nobody could learn
+from its messages what was answered.
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ def postmark(item: Any) -> list[Found]:
     occurred_us = iso_us(record.get(stamp))
     if occurred_us is None:
         return [unread(f"{stamp} is missing or no instant with its time zone", item)]
-    return [_told(record, kind, occurred_us)]
+    kinds = ("sent", kind) if kind == "delivered" else (kind,)
+    return [_told(record, each, occurred_us) for each in kinds]
 
 
 def _kind(record: Mapping[str, Any], name: str) -> str | None:

@@ -14,7 +14,7 @@ from pipelines.verbs.options import HERE, HomeOption, home_at
 
 
 def command(
-    subscriber_id: Annotated[str, typer.Argument(help="Any id the person has or had.")],
+    subscriber_id: Annotated[str, typer.Argument(help="Any id the person has or had, or the address.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     home: HomeOption = HERE,
 ) -> None:
@@ -33,6 +33,9 @@ def command(
     events = gone.events
     for path in gone.left:
         narrator.say(f"  [yellow]mind[/]: files in {path} may name the person; remove them or write them again")
+    done = gone.states + gone.predictions + events.events + events.profiles + events.quarantined
+    if gone.again and not done:
+        narrator.say("The person was forgotten already.")
     narrator.say(
         f"Removed {events.events:,} events, {events.profiles:,} profiles, {gone.states:,} states, {gone.predictions:,} rows "
         f"of predictions and trainings, {events.quarantined:,} rows in quarantine. Backups are not reached."

@@ -113,8 +113,9 @@ def _take_files(
     with narrator.step("ingest") as share:
         # What waits was received before.
         drained(place)
-        report = EventLog(place).append(*files, share, readings(mappings, form, people))
-        files_taken(place, people.aliases if people else {})
+        aliases = people.aliases if people else None
+        report = EventLog(place).append(*files, share, readings(mappings, form, people), aliases)
+        files_taken(place)
     tell(narrator, report)
 
 

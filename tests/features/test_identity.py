@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+import resource
 import stat
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.errors import IdentityUnreadable
+from features.errors import IdentityUnreadable, Unwritable
 from features.home import Home
 from features.identity import Pseudonyms, normalised, rotate
 
@@ -152,3 +153,22 @@ def test_processes_that_start_at_once_agree_on_the_first_key(home: Home) -> None
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     assert len({process.communicate()[0] for process in started}) == 1
     assert Pseudonyms.load(home).key_id.startswith("k")
+
+
+def test_keys_that_a_full_disk_does_not_take_are_not_half_there(home: Home) -> None:
+    Pseudonyms.load(home)
+    before, content = resource.getrlimit(resource.RLIMIT_FSIZE), home.identity.read_bytes()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        with pytest.raises(Unwritable, match="make room"):
+            rotate(home)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert home.identity.read_bytes() == content
+    assert not home.identity.with_suffix(".new").exists()
+
+
+def test_a_home_that_has_no_place_says_so(tmp_path: Path) -> None:
+    (tmp_path / "var").write_text("a file")
+    with pytest.raises(Unwritable):
+        Pseudonyms.load(Home(tmp_path))

@@ -26,6 +26,7 @@ from features.event import Event, from_table, to_table
 from features.home import Home
 from features.inbox import AHEAD, KNOWN_FOR, OUTSIDE, RETAINED, UNWRITABLE, Accepted, Delivery, Inbox
 from features.log import EventLog, IntakeReport
+from features.merges import FORGOTTEN
 from tests.features.processes import NOW, Bad, nursery
 
 # Ibis 12 calls what DuckDB 2 deprecates.
@@ -139,6 +140,42 @@ def test_a_clock_that_runs_a_little_fast_is_taken_back_and_one_far_ahead_is_not_
     ((source, reason, raw),) = aside(home)
     assert (source, reason, json.loads(raw)["event_id"]) == ("x", AHEAD, "b")
     assert inbox.accept([Delivery("x", ahead)], NOW + DAY) == [Accepted(new=1, repeated=1)]
+
+
+def test_an_event_far_ahead_told_twice_is_put_aside_once_and_harms_no_other(
+    inbox: Inbox, home: Home, log: EventLog
+) -> None:
+    ahead = Delivery("x", [event("b", occurred_us=NOW + 2 * DAY)])
+    assert inbox.accept([ahead], NOW) == [Accepted(quarantined=1)]
+    assert inbox.accept([ahead, delivery("a"), ahead], NOW + 1) == [
+        Accepted(quarantined=1), Accepted(new=1), Accepted(quarantined=1),
+    ]  # fmt: skip
+    inbox.drain(log)
+    assert (len(aside(home)), held(inbox)) == (1, ["a"])
+
+
+def test_every_delivery_is_told_why_what_of_it_was_not_taken(inbox: Inbox) -> None:
+    inbox._merges.forget(["gone"], NOW)
+    sent = Delivery(
+        "x",
+        [event("a"), event("b", "gone"), event("c", occurred_us=NOW + 2 * DAY)],
+        [Bad("no", "{}"), Bad("new", "[]")],
+    )
+    for _ in range(2):
+        (accepted,) = inbox.accept([sent, delivery("a")], NOW)[:1]
+        assert accepted.reasons == {FORGOTTEN: 1, AHEAD: 1, "no": 1, "new": 1}
+        assert accepted.quarantined == 4
+
+
+def test_what_cannot_be_written_is_no_fault_of_the_disk(inbox: Inbox, home: Home) -> None:
+    accept(inbox, "a")
+    with closing(sqlite3.connect(home.inbox)) as con:
+        con.execute(
+            "CREATE TRIGGER no BEFORE INSERT ON events WHEN new.event_id = 'b' BEGIN SELECT raise(ABORT, 'no'); END"
+        )
+    with pytest.raises(sqlite3.IntegrityError):
+        accept(inbox, "b")
+    assert accept(inbox, "c") == Accepted(new=1)
 
 
 def test_what_could_not_be_read_is_kept_once_and_drained_into_the_quarantine(

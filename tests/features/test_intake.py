@@ -594,3 +594,43 @@ def test_attribute_names_may_be_anything_sql_dislikes(tmp_path: Path) -> None:
     for suffix in FORMATS:
         table = read_subscribers(save([PERSON | {name: 1, "order": 2}], tmp_path, suffix)).table
         assert table.select([name, "order"]).to_pylist() == [{name: 1.0, "order": 2.0}]
+
+
+def test_no_address_enters_the_log_by_a_campaign_or_a_word_of_content(tmp_path: Path) -> None:
+    rows = [
+        event("a", campaign_id="ann4@example.com"),
+        event("b", content=["ann5@example.com", "for ann&#64;example.com", "shoes"]),
+        event("c", content=['"ann lee"@example.com'], campaign_id="50% off & more"),
+    ]
+    path = tmp_path / "events.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    taken = read_events(path)
+    assert [row["reason"] for row in taken.quarantined.to_pylist()] == [
+        "campaign_id contains an e-mail address: give an opaque id instead"
+    ]
+    assert sorted(row["content"] for row in taken.table.to_pylist()) == [
+        [REDACTED],
+        [REDACTED, f"for {REDACTED}", "shoes"],
+    ]
+    assert "ann" not in str(taken.quarantined.to_pylist()) + str(taken.table.to_pylist())
+
+
+def test_an_attribute_of_addresses_is_kept_and_said(tmp_path: Path) -> None:
+    rows = [PERSON | {"contact": "ann@example.com", "plan": "gold"}, PERSON | {"subscriber_id": "s2", "contact": "-"}]
+    path = tmp_path / "subscribers.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    (note,) = read_subscribers(path).notes
+    assert note.startswith("1 subscribers have an e-mail address in contact, which is kept as an attribute")
+    assert "@" not in note
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_a_line_that_is_too_long_is_said_with_the_limit(tmp_path: Path, name: str) -> None:
+    long = "x" * (2 * intake_module.BLOCK_BYTES)
+    good = {name: written(value) for name, value in event("1").items() if name in ("event_id", "subscriber_id")}
+    body = json.dumps(good) + "\n" + json.dumps(good | {"campaign_id": long}) + "\n"
+    if name.endswith(".csv"):
+        body = f"event_id,subscriber_id,event_type,occurred_at\n1,2,open,{long}\n3,4,open,\n"
+    (tmp_path / name).write_text(body)
+    with pytest.raises(UnreadableFile, match="a line of it is longer than 8 MiB"):
+        read_events(tmp_path / name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from features.contract import EVENT_SCHEMA
-from features.errors import EmptyInput, EmptyLog, UnreadableFile, WrongColumnType
+from features.errors import EmptyInput, EmptyLog, UnreadableFile, Unwritable, WrongColumnType
 from features.home import Home
 from features.log import QUARANTINE_SCHEMA, EventLog, IntakeReport, PartSize
 
@@ -309,6 +310,42 @@ def test_an_event_from_the_future_is_quarantined_and_moves_nothing(log: EventLog
     assert (report.accepted, report.quarantined) == (1, 1)
     assert "occurred_at is in the future: check the clock that wrote it" in report.reasons
     assert log.end() < datetime.now(UTC)
+
+
+def test_a_file_whose_clock_runs_a_little_fast_is_taken_back_and_told_again_is_a_repeat(
+    log: EventLog, tmp_path: Path
+) -> None:
+    soon = datetime.now(UTC) + timedelta(hours=20)
+    rows = [event("a"), event("b", occurred_at=soon, received_at=soon), event("c", received_at=soon)]
+    path = saved(rows, tmp_path / "e.parquet")
+    assert log.append(path, None, None).accepted == 3
+    assert log.end() <= datetime.now(UTC)
+    before = rows_of(log, "events")
+    report = log.append(path, None, None)
+    assert (report.accepted, report.repeated, report.quarantined) == (0, 3, 0)
+    twice = saved([rows[1], rows[1]], tmp_path / "twice.parquet")
+    assert log.append(twice, None, None).repeated == 2
+    assert rows_of(log, "events") == before
+    (late,) = (row for row in before if row["event_id"] == "b")
+    assert late["occurred_at"] == late["received_at"]
+    otherwise = saved([rows[1] | {"event_type": "click"}, event("a", 5)], tmp_path / "other.parquet")
+    assert log.append(otherwise, None, None).quarantined == 2
+
+
+def test_a_full_disk_is_said_and_leaves_nothing_half_written(log: EventLog, home: Home, tmp_path: Path) -> None:
+    rows = [event(f"{number:032x}", subscriber_id=f"{hash(number)}-{number}") for number in range(20_000)]
+    path = saved(rows, tmp_path / "e.parquet")
+    log.append(saved([event("a")], tmp_path / "first.parquet"), None, None)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(Unwritable, match="make room on its disk"):
+            log.append(path, None, None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [file.suffix for file in (home.event_log / "events").iterdir()] == [".parquet"]
+    assert [row["event_id"] for row in rows_of(log, "events", "event_id")] == ["a"]
+    assert log.append(path, None, None).accepted == 20_000
 
 
 def test_progress_goes_from_nothing_to_all(log: EventLog, tmp_path: Path) -> None:

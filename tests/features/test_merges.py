@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from features.home import Home
 from features.inbox import Accepted, Delivery, Inbox
 from features.log import QUARANTINE_SCHEMA, EventLog
 from features.merges import FORGOTTEN, Merges, merge, names_any
-from tests.features.processes import nursery
+from tests.features.processes import Bad, nursery
 
 # Ibis 12 calls what DuckDB 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning")
@@ -34,6 +36,9 @@ Row = dict[str, Any]
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 NOON_US = microseconds(NOON)
 LATER = NOON + timedelta(days=2)
+
+
+BAD = {"table": "events", "source": "x", "row": 1, "reason": "no"}
 
 
 @pytest.fixture
@@ -320,6 +325,103 @@ def test_of_who_is_forgotten_only_a_salted_digest_is_kept(home: Home) -> None:
     other = Merges(Home(home.root / "other"))
     other.forget(["gone"], NOON_US)
     assert other.forgotten()[1].keys() != digests.keys()
+
+
+def test_who_was_forgotten_under_one_id_is_under_another_of_the_same_key_holder(home: Home) -> None:
+    log, inbox = filled(home), Inbox(home)
+    forget(home, "gone", LATER)
+    back = Delivery("x", [event("1", "now"), event("20", "now")], aliases={"gone": "now", "older": "now"})
+    for _ in range(2):
+        assert inbox.accept([back], NOON_US) == [Accepted(quarantined=2)]
+    assert Merges(home).read() == {}
+    assert set(Merges(home).forgotten_among(["gone", "now", "older"]).values()) == {microseconds(LATER)}
+    assert b"now" not in home.merges.read_bytes()
+    inbox.drain(log)
+    assert "now" not in whose(log).values()
+    later = Delivery("x", [event("21", "now", minute=3 * 24 * 60)], aliases={"gone": "now"})
+    assert inbox.accept([later], microseconds(LATER + timedelta(days=2))) == [Accepted(new=1)]
+    assert Merges(home).read() == {}
+
+
+def test_an_alias_of_the_forgotten_costs_no_write_once_it_is_known(home: Home) -> None:
+    merges = Merges(home)
+    merges.forget(["gone"], NOON_US)
+    merges.alias({"gone": "now", "other": "else"})
+    with closing(sqlite3.connect(home.merges, isolation_level=None)) as con:
+        con.execute("BEGIN IMMEDIATE")
+        assert Merges(home).alias({"gone": "now", "other": "else"}) == 0
+    assert merges.read() == {"other": "else"}
+
+
+def test_a_file_read_with_former_ids_does_not_bring_the_forgotten_back(home: Home, tmp_path: Path) -> None:
+    log = filled(home)
+    forget(home, "gone", LATER)
+    row = {"event_id": "30", "subscriber_id": "now", "event_type": "open", "occurred_at": NOON}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "events.parquet")
+    report = log.append(tmp_path / "events.parquet", None, None, aliases={"gone": "now"})
+    assert (report.accepted, report.reasons) == (0, {FORGOTTEN: 1})
+    assert Merges(home).read() == {}
+
+
+def test_bad_rows_of_the_forgotten_are_counted_and_not_put_aside_again(home: Home, tmp_path: Path) -> None:
+    log = filled(home)
+    forget(home, "gone", LATER)
+    good = '{"event_id": "1", "subscriber_id": "stays", "event_type": "open", "occurred_at": "2026-01-31T12:00:00Z"}'
+    bad = [good.replace("open", "sneeze").replace("stays", who) for who in ("gone", "gone-2", "stays")]
+    (tmp_path / "events.jsonl").write_text("\n".join([good, *bad, '{"subscriber_id": "gone", ']))
+    csv = "event_id,subscriber_id,event_type,occurred_at\n8,gone,open,2026-01-31T12:00:00Z,more\n9,stays,open,no,no\n"
+    (tmp_path / "events.csv").write_text(csv + "7,stays,open,2026-01-31T12:00:00Z\n")
+    assert log.append(tmp_path / "events.jsonl", None, None).quarantined == 4
+    assert log.append(tmp_path / "events.csv", None, None).quarantined == 2
+    Inbox(home).accept([Delivery("x", quarantined=[Bad("no", '{"metadata": {"subscriber_id": "gone"}}')])], NOON_US)
+    Inbox(home).drain(log)
+    log.take(EVENT_SCHEMA.empty_table(), pa.Table.from_pylist([BAD | {"raw": '{"who": "gone"}'}], QUARANTINE_SCHEMA))
+    files = sorted(home.quarantine.glob("*.parquet"))
+    raws = [raw for path in files for raw in pq.read_table(path)["raw"].to_pylist()]
+    assert not any('"gone"' in raw.replace("\\", "") or ",gone," in raw for raw in raws)
+    assert len([raw for raw in raws if "sneeze" in raw]) == 2 and any("9,stays" in raw for raw in raws)
+
+
+def test_forgetting_a_number_takes_nobody_elses_rows(home: Home) -> None:
+    log = EventLog(home)
+    raws = [
+        '{"event_id": "1", "subscriber_id": "s1", "occurred_at": "2026-01-31 12:17:44"}',
+        '{"subscriber_id": "s1", "value": "17"}',
+        '{"subscriber_id": null, "value": "17"}',
+        '{"at": "2026-01-31T12:17:44Z", "attempt": 17}',
+        '{"line": "2026-01-31 12:17:44,s1"}',
+        '{"subscriber_id": " 17 ", "value": "1"}',
+        '{"custom": {"subscriber_id": 17}}',
+        '{"custom": "plan:a|subscriber_id:17"}',
+        '{"line": "a,17,b"}',
+    ]
+    log.take(EVENT_SCHEMA.empty_table(), pa.Table.from_pylist([BAD | {"raw": raw} for raw in raws], QUARANTINE_SCHEMA))
+    campaign = BAD | {"table": "campaigns", "raw": '{"campaign_id": "17"}'}
+    log.take(EVENT_SCHEMA.empty_table(), pa.Table.from_pylist([campaign], QUARANTINE_SCHEMA))
+    inbox = Inbox(home)
+    inbox.accept([Delivery("x", quarantined=[Bad("no", raws[0]), Bad("no", raws[5])])], NOON_US)
+    assert forget(home, "17", LATER).quarantined == 5
+    files = sorted(home.quarantine.glob("*.parquet"))
+    assert {raw for path in files for raw in pq.read_table(path)["raw"].to_pylist()} == {*raws[:5], campaign["raw"]}
+
+
+def test_what_killed_processes_left_half_written_goes_too(home: Home) -> None:
+    log = filled(home)
+    parts = home.var / "spill" / "parts"
+    left = [
+        home.event_log / "events" / "incoming.tmp",
+        home.event_log / "incoming.tmp",
+        home.quarantine / "incoming.tmp",
+    ]
+    parts.mkdir(parents=True)
+    for path in (*left, parts / "events.parquet"):
+        path.write_text("gone")
+    forget(home, "gone", LATER)
+    assert not any(path.exists() for path in (*left, parts))
+    with log.cut(log.connect(), 1, [0], "500MB") as cut:
+        forget(home, "stays", LATER)
+        with cut.connect(0) as con:
+            assert con.to_pyarrow(con.table("events")).num_rows == 1
 
 
 def test_an_id_is_named_only_where_it_stands_by_itself() -> None:

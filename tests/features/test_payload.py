@@ -16,6 +16,7 @@ from features.payload import (
     epoch_us,
     iso_us,
     listed,
+    looks_like_an_address,
     loose_epoch_us,
     of_message,
     redact,
@@ -147,10 +148,18 @@ def test_a_message_of_two_providers_is_two() -> None:
         "ann%2540shop.example",
         "ann\uff20shop.example",
         '"ann lee"@shop.example',
+        "ann&#64;shop.example",
+        "ann&#x40;shop.example",
+        "ann&commat;shop.example",
+        "ann&amp;#64;shop.example",
+        "ann\\u0040shop.example",
+        "bounce+ann=shop.example@lists",
     ],
 )
 def test_an_address_is_redacted_however_it_is_escaped(address: str) -> None:
-    assert "shop.example" not in redact(f"to:{address}, again <{address}>")
+    left = redact(f"to:{address}, again <{address}>")
+    assert "shop.example" not in left and "ann" not in left
+    assert looks_like_an_address(address)
 
 
 def test_what_is_kept_of_an_item_can_always_be_read() -> None:

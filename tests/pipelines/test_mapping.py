@@ -65,6 +65,15 @@ def quarantine(home: Home) -> list[dict[str, Any]]:
     return [row for path in home.quarantine.glob("*.parquet") for row in pq.read_table(path).to_pylist()]
 
 
+def test_who_is_no_address_is_said_and_not_quoted(home: Home, tmp_path: Path) -> None:
+    said = ingest(
+        home, put(tmp_path / "a.csv", MAILCHIMP + "Ann Lee,4,open,2026-01-06 09:12:44,x,\n"), *MAILCHIMP_OPTIONS
+    )
+    assert "3 new events" in said.out and "3 quarantined" in said.out
+    (row,) = [row for row in quarantine(home) if row["row"] == 6]
+    assert row["reason"] == "no e-mail address in column Email Address" and "Lee" not in row["raw"]
+
+
 MAILCHIMP_OPTIONS = (
     *("--column", "subscriber_id=Email Address:hash"),
     *("--column", "event_type=Action"),
@@ -124,7 +133,7 @@ def test_klaviyos_events_with_its_words_for_them(home: Home, tmp_path: Path) -> 
         value = { column = "$value" }
         content = "List"
         [events.event_types]
-        "Received Email" = "delivered"
+        "Received Email" = "sent"
         "Opened Email" = "open"
         "Clicked Email" = "click"
         "Placed Order" = "purchase"
@@ -132,7 +141,7 @@ def test_klaviyos_events_with_its_words_for_them(home: Home, tmp_path: Path) -> 
     )
     said = ingest(home, put(tmp_path / "klaviyo.csv", KLAVIYO), "--map", mapping)
     assert "4 new events" in said.out and "quarantined 1: event_type is unknown" in said.out
-    assert [row["event_type"] for row in log(home)] == ["delivered", "open", "click", "purchase"]
+    assert [row["event_type"] for row in log(home)] == ["sent", "open", "click", "purchase"]
     assert log(home)[-1]["value"] == 59.9 and log(home)[-1]["content"] == ["Newsletter"]
 
 

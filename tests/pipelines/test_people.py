@@ -13,9 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from features.catalogue import Catalogue
+from features.forgetting import forget as forget_events
 from features.home import Home
+from features.identity import Pseudonyms, rotate
 from features.log import EventLog
+from features.merges import FORGOTTEN
 from features.stores import open_store
+from pipelines import people
 from pipelines.inbox import Intake, drained
 from pipelines.materialize import materialize
 from tests.front_door import inbox
@@ -136,12 +140,65 @@ def test_what_is_told_again_of_who_was_forgotten_is_refused(home: Home, tmp_path
     assert counts(home) == {"anna": 4, "bob": 4}
 
 
-def test_forgetting_again_and_forgetting_a_stranger_find_nothing(home: Home) -> None:
-    inbox("forget", "ann", "--yes", "--home", home.root)
-    for who in ("ann", "stranger"):
-        said = inbox("forget", who, "--yes", "--home", home.root)
-        assert said.code == 0 and "Removed 0 events, 0 profiles, 0 states, 0 rows" in said.out
+def test_forgetting_again_finds_nothing_and_says_so(home: Home) -> None:
+    assert "forgotten already" not in inbox("forget", "ann", "--yes", "--home", home.root).out
+    said = inbox("forget", "ann", "--yes", "--home", home.root)
+    assert said.code == 0 and "was forgotten already. Removed 0 events, 0 profiles, 0 states, 0 rows" in said.out
     assert counts(home) == {"anna": 4, "bob": 4}
+
+
+@pytest.mark.parametrize("who", ["stranger", "", "jo@example.com"])
+def test_nobody_is_forgotten_under_an_id_that_nobody_has(home: Home, who: str) -> None:
+    for _ in range(2):
+        said = inbox("forget", who, "--yes", "--home", home.root)
+        assert said.code == 1 and "SUBSCRIBER_ID is nobody's id here" in said.err
+        assert "jo@" not in said.out + said.err
+    assert counts(home) == {"ann": 4, "anna": 4, "bob": 4}
+
+
+def test_somebody_known_by_an_address_is_forgotten_by_it_under_every_key(home: Home) -> None:
+    names = [Pseudonyms.load(home)]
+    rotate(home)
+    names.append(Pseudonyms.load(home))
+    ids = [each.subscriber_id("jo@example.com") for each in names]
+    Intake(home, "events").take([message(event_id=who, subscriber_id=who) for who in ids])
+    said = inbox("forget", " Jo@Example.com", "--yes", "--home", home.root)
+    assert said.code == 0 and "Removed 2 events" in said.out, said.err
+    assert "xample" not in said.out + said.err
+    assert counts(home) == {"ann": 4, "anna": 4, "bob": 4}
+    assert "was forgotten already" in inbox("forget", "jo@example.com", "--yes", "--home", home.root).out
+    again = Intake(home, "events").take([message(event_id=who + "2", subscriber_id=who) for who in ids])
+    assert (again.new, again.reasons) == (0, {FORGOTTEN: 2})
+
+
+def test_a_person_who_is_only_in_quarantine_is_forgotten(home: Home) -> None:
+    Intake(home, "events").take([message(event_id="x", subscriber_id="cy", event_type="sneeze")])
+    said = inbox("forget", "cy", "--yes", "--home", home.root)
+    assert said.code == 0 and "1 rows in quarantine" in said.out, said.err
+
+
+def test_killed_after_the_events_and_called_with_a_former_id_no_state_is_left(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox("merge", "anna", "ann", "--home", home.root)
+
+    def killed(*arguments: object, **named: object) -> None:
+        forget_events(*arguments, **named)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(people, "forget_events", killed)
+        assert inbox("forget", "anna", "--yes", "--home", home.root).code == 130
+    assert inbox("forget", "anna", "--yes", "--home", home.root).code == 0
+    assert stored(home, "ann", "anna", "bob") == [False, False, True]
+
+
+def test_a_rewriting_that_was_killed_leaves_nothing_behind(home: Home) -> None:
+    home.predictions.mkdir()
+    left = home.predictions / "one.forgetting"
+    left.write_text("ann")
+    inbox("forget", "ann", "--yes", "--home", home.root)
+    assert not left.exists()
 
 
 def test_nobody_is_forgotten_without_a_yes(home: Home) -> None:

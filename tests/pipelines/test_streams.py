@@ -207,12 +207,14 @@ def test_a_consumer_that_is_asked_to_stop_acknowledges_what_it_took(cluster: Clu
     assert to_the_end(cluster.stream(topic), home).bodies == 0
 
 
-def test_consumers_that_join_and_leave_share_the_work(cluster: Cluster, topic: str, home: Home) -> None:
+@pytest.mark.parametrize("how", ["range", "cooperative-sticky"])
+def test_consumers_that_join_and_leave_share_the_work(cluster: Cluster, topic: str, home: Home, how: str) -> None:
     cluster.put(topic, [message(n) for n in range(2_000)])
     stop, results = Event(), []
 
     def work() -> None:
-        results.append(consume(cluster.stream(topic), Intake(home, "events"), stop.is_set, lambda text: None))
+        stream = cluster.stream(topic, **{"partition.assignment.strategy": how})
+        results.append(consume(stream, Intake(home, "events"), stop.is_set, lambda text: None))
 
     first, second = Thread(target=work), Thread(target=work)
     first.start()
@@ -227,6 +229,22 @@ def test_consumers_that_join_and_leave_share_the_work(cluster: Cluster, topic: s
     second.join(20)
     assert sum(taken.new for taken in results) == 12_000
     assert ids(home) == expected(12_000)
+
+
+def test_partitions_that_come_one_by_one_are_all_read_to_their_end(cluster: Cluster, topic: str, home: Home) -> None:
+    cooperative = {"partition.assignment.strategy": "cooperative-sticky"}
+    cluster.put(topic, [message(n) for n in range(40)])
+    first = cluster.stream(topic, **cooperative)
+    try:
+        until(lambda: (first.fetch(99), len(first._assigned) == 4)[1])
+        second = cluster.stream(topic, **cooperative)
+        until(lambda: (first.fetch(99), second.fetch(99), len(first._assigned) == len(second._assigned) == 2)[2])
+        second.close()
+        until(lambda: (first.fetch(99), len(first._assigned) == 4)[1])
+        until(lambda: (first.fetch(99), first.at_end)[1])
+    finally:
+        first.close()
+    assert to_the_end(cluster.stream(topic, **cooperative), home).bodies == 40
 
 
 def test_a_broker_that_goes_away_is_waited_for_and_then_said(topic: str, home: Home) -> None:
@@ -328,9 +346,39 @@ def test_what_another_consumer_left_is_taken_over(
 ) -> None:
     put(valkey, topic, [message(n) for n in range(20)])
     RedisStream(valkey.url, topic, "inbox", "gone").fetch(15)
-    assert to_the_end(RedisStream(valkey.url, topic, "inbox", "new"), home).new == 5
-    monkeypatch.setattr("pipelines.streams.CLAIM_AFTER_MS", 0)
-    assert to_the_end(RedisStream(valkey.url, topic, "inbox", "new"), home).new == 15
+    monkeypatch.setattr("pipelines.streams.CLAIM_AFTER_MS", 2_000)
+    begun, told = time.monotonic(), list[str]()
+    stream = RedisStream(valkey.url, topic, "inbox", "new")
+    taken = consume(stream, Intake(home, "events"), lambda: False, told.append, until_end=True)
+    assert taken.new == 20 and time.monotonic() - begun >= 1.5
+    assert told == ["waiting: messages are with another consumer of the group; after 2 s they are taken over"]
+
+
+def test_what_was_left_is_found_behind_much_that_is_at_work(
+    valkey: faults.Valkey, topic: str, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(valkey, topic, [message(n) for n in range(60)])
+    at_work, gone = (RedisStream(valkey.url, topic, "inbox", name) for name in ("busy", "gone"))
+    ahead = at_work.fetch(50)
+    assert len(ahead) == 50 and len(gone.fetch(10)) == 10
+    time.sleep(1.0)
+    ids = [entry.decode() for entry in at_work._fetched]
+    say(valkey.url, "XCLAIM", topic, "inbox", "busy", "0", *ids)
+    monkeypatch.setattr("pipelines.streams.CLAIM_AFTER_MS", 700)
+    assert len(RedisStream(valkey.url, topic, "inbox", "new").fetch(2)) == 2
+
+
+def test_who_ends_with_nothing_open_leaves_the_group_and_who_has_something_stays(
+    valkey: faults.Valkey, topic: str, home: Home
+) -> None:
+    put(valkey, topic, [message(n) for n in range(3)])
+    to_the_end(RedisStream(valkey.url, topic, "inbox", "clean"), home)
+    assert say(valkey.url, "XINFO", "CONSUMERS", topic, "inbox") == []
+    put(valkey, topic, [message(9)])
+    open_still = RedisStream(valkey.url, topic, "inbox", "open")
+    assert len(open_still.fetch(9)) == 1
+    open_still.close()
+    assert to_the_end(RedisStream(valkey.url, topic, "inbox", "open"), home).new == 1
 
 
 def test_what_was_consumed_is_in_the_online_store_at_once(

@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from features.errors import EventsNotTaken, InboxUnavailable
+from features.event import Event
 from features.home import Home
 from features.identity import Pseudonyms, rotate
 from features.inbox import Accepted, Delivery, Inbox
@@ -416,6 +417,29 @@ def test_one_delivery_that_cannot_be_written_spoils_none_beside_it(
     assert "anna" not in "".join(answer.body.decode() for answer in answers)
     assert "anna" not in "".join(record.getMessage() for record in caplog.records)
     assert len(inbox_rows(tmp_path)) == 11
+
+
+def test_what_the_inbox_itself_refuses_spoils_none_beside_it(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    Inbox(home).push_clock(0)
+    with closing(sqlite3.connect(home.inbox)) as con:
+        con.execute(
+            "CREATE TRIGGER no BEFORE INSERT ON events WHEN new.event_id = '3' BEGIN SELECT raise(ABORT, 'no'); END"
+        )
+    gate = threading.Event()
+
+    class Slow(Unwritable):
+        def accept(self, deliveries: Sequence[Delivery], now_us: int) -> list[Accepted]:
+            assert gate.wait(5)
+            return super().accept(deliveries, now_us)
+
+    writer = Writer(Slow(home), lambda: NOW_US)
+    events = [Event(str(number), "s1", "click", NOW_US, 0) for number in range(6)]
+    waiting = [writer.offer(Delivery("sendgrid", [event])) for event in events]
+    gate.set()
+    writer.close()
+    assert [type(one.exception()) for one in waiting] == [type(None)] * 3 + [sqlite3.IntegrityError] + [type(None)] * 2
+    assert len(inbox_rows(tmp_path)) == 5
 
 
 def test_closing_writes_what_waits_and_then_takes_nothing_more(tmp_path: Path) -> None:

@@ -264,7 +264,7 @@ MAILGUN: list[Row] = [
     ("no time", mailgun("opened", timestamp="yesterday"), UNREAD),
 ]
 POSTMARK: list[Row] = [
-    ("delivery", postmark("Delivery", "DeliveredAt"), ("delivered",)),
+    ("delivery", postmark("Delivery", "DeliveredAt"), ("sent", "delivered")),
     ("open", postmark("Open", "ReceivedAt", UserAgent=PERSON, Geo={"IP": IP}, FirstOpen=True), ("open",)),
     ("click", postmark("Click", "ReceivedAt", UserAgent=PERSON, Geo={"IP": IP}, OriginalLink=URL), ("click",)),
     ("spam complaint", postmark("SpamComplaint", "BouncedAt", ID=42, Email=ADDRESS), ("complaint",)),

@@ -92,7 +92,10 @@ def test_the_programs_own_id_wins(pseudonyms: Pseudonyms) -> None:
     assert event(replace(BLAND, own_id="s1"), pseudonyms).subscriber_id == "s1"
 
 
-@pytest.mark.parametrize("own_id", [d.ADDRESS, d.ADDRESS.replace("@", "%40"), d.ADDRESS.upper()])
+ESCAPED = ("%40", "%2540", "%252540", "&#64;", "&amp;commat;", "%26%2364%3B")
+
+
+@pytest.mark.parametrize("own_id", [d.ADDRESS, *(d.ADDRESS.replace("@", at) for at in ESCAPED), d.ADDRESS.upper()])
 def test_an_own_id_that_is_an_address_is_the_addresss_digest(own_id: str, pseudonyms: Pseudonyms) -> None:
     assert event(replace(BLAND, own_id=own_id), pseudonyms).subscriber_id == pseudonyms.subscriber_id(d.ADDRESS)
 

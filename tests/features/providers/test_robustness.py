@@ -133,7 +133,7 @@ def test_one_strange_item_does_not_stop_the_others(provider: str, pseudonyms: Ps
     whole = json.dumps(d.DOCUMENTED[provider][0][1])
     for strange in ('"\\ud800"', "NaN", "1e999", "9" * 6000, '{"a": "\\udfff@x.example"}', "-Infinity"):
         made = taken_in(provider, f"[{whole}, {strange}, {whole}]".encode(), pseudonyms, 3)
-        assert len(made.events) == 2
+        assert len(made.events) == 2 * len(read(provider, whole.encode()))
         assert len(made.quarantined) == 1
 
 
@@ -141,7 +141,7 @@ def test_one_strange_item_does_not_stop_the_others(provider: str, pseudonyms: Ps
 def test_a_byte_that_is_no_text_does_not_stop_the_others(provider: str, pseudonyms: Pseudonyms) -> None:
     whole = json.dumps(d.DOCUMENTED[provider][0][1]).encode()
     made = taken_in(provider, b'[{"x": "\xff"}, ' + whole + b"]", pseudonyms, 2)
-    assert len(made.events) == 1
+    assert len(made.events) == len(read(provider, whole))
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"0", b'"text"', b"true", b"{}", b"[[]]", b"\xef\xbb\xbf[1]", b"{" * 9])
@@ -155,9 +155,20 @@ def test_no_item_is_nothing() -> None:
     assert all(read(provider, b"[]") == [] for provider in PROVIDERS)
 
 
+HARD = ('"a' * 300_000, '"a"@' * 250_000, "&amp;" * 200_000, "&#" * 500_000, "&a" * 500_000, "a=" * 500_000 + "@")
+
+
 def test_a_long_text_is_redacted_in_a_time_that_grows_with_its_length() -> None:
     begin = time.process_time()
-    for hard in ("a" * 10**6 + "@", "%40a" * 250_000, "a@" * 500_000, "a.b@c." * 150_000, "@" * 10**6, "%25" * 300_000):
+    for hard in (
+        "a" * 10**6 + "@",
+        "%40a" * 250_000,
+        "a@" * 500_000,
+        "a.b@c." * 150_000,
+        "@" * 10**6,
+        "%25" * 300_000,
+        *HARD,
+    ):
         redact(hard)
         looks_like_an_address(hard)
         unread("x", {"x": hard})
@@ -166,7 +177,7 @@ def test_a_long_text_is_redacted_in_a_time_that_grows_with_its_length() -> None:
     assert time.process_time() - begin < 20
 
 
-@given(st.text(max_size=200), st.sampled_from(["@", "%40", "%2540"]))
+@given(st.text(max_size=200), st.sampled_from(["@", "%40", "%2540", "&#64;", "&commat;"]))
 def test_no_address_is_left_in_a_redacted_text(around: str, sign: str) -> None:
     assert re.search(EMAIL, redact(f"{around}ann{sign}shop.example{around}")) is None
 
