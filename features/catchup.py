@@ -217,6 +217,7 @@ class LiveUpdater:
         if self._mark is None:
             self._mark = self._kept_mark(newest)
         if self._mark is None or newest is None or newest < self._newest:
+            self._newest = -1.0
             # Not from the horizon: what came before a file raised it may not have been brought yet.
             self._mark = 0
         return True
@@ -235,9 +236,10 @@ class LiveUpdater:
     def _bring(self, ids: Sequence[str], through: int) -> int:
         """Bring some people's events into their rows, and give how many; whose rows must be folded anew is owed that."""
         assert self._mark is not None
+        forgotten = self._merges.forgotten_among(ids)
         events = self.inbox.events_of(ids)
         try:
-            needy = self._revise([*events], events)
+            needy = self._revise([*events], events, forgotten)
         except _Outdated:
             self._words = self._read_words(self._stamp())
             needy = list(events)
@@ -247,18 +249,22 @@ class LiveUpdater:
             for e in events.values()
         )
 
-    def _revise(self, ids: Sequence[str], events: Mapping[str, Sequence[Event]]) -> list[str]:
+    def _revise(
+        self, ids: Sequence[str], events: Mapping[str, Sequence[Event]], forgotten: Mapping[str, int]
+    ) -> list[str]:
         """Change the rows that can be, guess the others, and say whose those are."""
         assert self._words is not None
         words, horizon = self._words, self._seen_from()
         needy: dict[str, None] = {}
 
         def change(states: States, found: Found) -> States:
-            # Here, when the rows have been read: a catalogue is saved before any row is written by it.
-            if self._stamp() != words.stamp:
-                raise _Outdated
+            self._refuse_outdated(words)
+            gone = self._forgotten_since(forgotten, ids)
             needy.clear()
+            needy.update(dict.fromkeys(gone))
             for row, who in enumerate(ids):
+                if who in gone:
+                    continue
                 if not found[row] or words.reviser.revise(states, row, events[who], horizon) is Outcome.REFOLD:
                     needy[who] = None
                     words.reviser.guess(states, row, events[who])
@@ -266,6 +272,15 @@ class LiveUpdater:
 
         self.store.revise(ids, change, words.catalogue)
         return list(needy)
+
+    def _refuse_outdated(self, words: _Words) -> None:
+        """When rows have been read and before any is written: a catalogue is saved before any row is written by it."""
+        if self._stamp() != words.stamp:
+            raise _Outdated
+
+    def _forgotten_since(self, before: Mapping[str, int], ids: Sequence[str]) -> set[str]:
+        """Who asked to be forgotten after their events were read. The store is theirs only after this look or before it."""
+        return {who for who, until in self._merges.forgotten_among(ids).items() if before.get(who) != until}
 
     def _twofold(self, ids: Sequence[str]) -> list[str]:
         """Those of whom a row is stored under a former id, too."""
@@ -286,53 +301,82 @@ class LiveUpdater:
             left = some
             try:
                 for _ in range(MOST_TRIES):
-                    left = self._fold(left)
                     if not left:
                         break
+                    left = self._folded(left)
             except UnreadableFile:
                 # Others need not wait until somebody has mended the log.
                 pass
             unfolded.update(left)
         return unfolded
 
+    def _folded(self, people: Sequence[str]) -> Sequence[str]:
+        """``_fold``; everybody is left where the catalogue was written meanwhile, which is taken up."""
+        try:
+            return self._fold(people)
+        except _Outdated:
+            with self._lock:
+                self._words = self._read_words(self._stamp())
+            return people
+
     def _fold(self, people: Sequence[str]) -> list[str]:
         """Fold people anew once, and say whose row knows more meanwhile."""
-        assert self._words is not None
-        catalogue = self._words.catalogue
+        with self._lock:
+            words = self._words
+        assert words is not None
+        forgotten = self._merges.forgotten_among(people)
         with self._past(people) as con:
             logged = max((last for last, _ in _heard(con).values()), default=-1)
             if logged > (self.inbox.newest() or -1):
                 # What is accepted from now on is received later than all that is folded.
                 self.inbox.push_clock(logged)
-            rows, _ = self.store.read(people, catalogue)
+            rows, there = self.store.read(people, words.catalogue)
             # After the rows: so none of them knows an event that is not among these.
             _add(con, list(chain.from_iterable(self.inbox.events_of(people).values())))
             heard = _heard(con)
             known = [i for i, who in enumerate(people) if who in heard]
             ids = [people[i] for i in known]
             as_of = np.fmax(anchors(rows)[known], [float(max(heard[who][0] + 1, heard[who][1])) for who in ids])
-            states = Folder(con, catalogue).fold(Spine(pa.array(ids, pa.string()), as_of))
-        lost = self._put(ids, states, as_of, catalogue)
-        for former in chain.from_iterable(group[1:] for group in self._merges.members(ids).values()):
-            self.store.delete(former)
+            states = Folder(con, words.catalogue).fold(Spine(pa.array(ids, pa.string()), as_of))
+        lost = self._put(ids, states, as_of, words, forgotten)
+        self._remove([who for who, found in zip(people, there, strict=True) if found and who not in heard])
+        self._remove_former([who for who in ids if who not in lost], words.catalogue)
         return lost
 
     def _put(
-        self, ids: Sequence[str], states: States, as_of: npt.NDArray[np.float64], catalogue: Catalogue
+        self,
+        ids: Sequence[str],
+        states: States,
+        as_of: npt.NDArray[np.float64],
+        words: _Words,
+        forgotten: Mapping[str, int],
     ) -> list[str]:
-        """Store rows where nothing newer is, and say where it is."""
+        """Store rows where nothing newer is, and say where it is, or who was forgotten meanwhile."""
         lost: dict[str, None] = {}
 
         def change(stored: States, found: Found) -> States:
-            ahead = anchors(stored) > as_of
+            self._refuse_outdated(words)
+            gone = self._forgotten_since(forgotten, ids)
+            kept = (anchors(stored) > as_of) | np.array([who in gone for who in ids])
             lost.clear()
-            lost.update((who, None) for who, is_ahead in zip(ids, ahead, strict=True) if is_ahead)
-            stored[~ahead] = states[~ahead]
+            lost.update((who, None) for who, is_kept in zip(ids, kept, strict=True) if is_kept)
+            stored[~kept] = states[~kept]
             return stored
 
         if ids:
-            self.store.revise(ids, change, catalogue)
+            self.store.revise(ids, change, words.catalogue)
         return list(lost)
+
+    def _remove_former(self, ids: Sequence[str], catalogue: Catalogue) -> None:
+        """Rows under ids that were merged into these."""
+        former = [*chain.from_iterable(group[1:] for group in self._merges.members(ids).values())]
+        if former:
+            _, there = self.store.read(former, catalogue)
+            self._remove([who for who, found in zip(former, there, strict=True) if found])
+
+    def _remove(self, ids: Sequence[str]) -> None:
+        for who in ids:
+            self.store.delete(who)
 
     @contextmanager
     def _past(self, people: Sequence[str]) -> Iterator[ibis.BaseBackend]:

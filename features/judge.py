@@ -53,6 +53,11 @@ HUMAN_THRESHOLD = 0.5
 CERTAIN = 0.99
 """What is likelier than this is a person's, whole: counts of people's events stay whole numbers where nothing is in doubt."""
 
+PROXY_HUMAN = 0.9
+"""At least, of an open by a mail provider's image proxy: it fetches when a person looks, however many messages at once."""
+_OPENS, _PROXY = KINDS.index("open"), AGENTS.index("image_proxy")
+_BEHIND_A_PROXY = frozenset(NETWORKS.index(name) for name in ("unknown", "public", "image_proxy"))
+
 SIZES = (len(KINDS), len(AGENTS), len(NETWORKS), len(HASTES), len(BURSTS), len(TRAPS))
 PATTERNS = math.prod(SIZES)
 PROGRAM, REFUSED = PATTERNS, PATTERNS + 1
@@ -137,6 +142,8 @@ def table_of(weights: Weights | None) -> HumanTable:
 def _probability(weights: Weights, pattern: Pattern) -> float:
     log_odds = math.fsum(weights[position] for position in weight_positions(pattern))
     human = 1 / (1 + math.exp(-log_odds))
+    if pattern.kind == _OPENS and pattern.agent == _PROXY and pattern.network in _BEHIND_A_PROXY:
+        human = max(human, PROXY_HUMAN)
     return 1.0 if human > CERTAIN else human
 
 

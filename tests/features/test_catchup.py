@@ -9,10 +9,11 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,7 @@ from features.catalogue import Catalogue
 from features.catchup import LiveUpdater
 from features.event import Event, to_table
 from features.fold import Folder, Spine
+from features.forgetting import forget
 from features.home import Home
 from features.inbox import Delivery, Inbox
 from features.judge import DEFAULT_WEIGHTS, KIND_WEIGHTS, KINDS
@@ -378,3 +380,70 @@ def test_rows_are_revised_by_the_weights_they_were_made_with(tmp_path: Path) -> 
             accept(home, portion)
             live.catch_up()
     assert_all_in(home, assert_folded(home, crowd.names), crowd.names)
+
+
+class Interrupted(LiveUpdater):
+    """Something happens between reading what a row is made from and writing it, once."""
+
+    happens: Callable[[], object] = staticmethod(lambda: None)
+
+    def _happen(self) -> None:
+        happens, self.happens = self.happens, lambda: None
+        happens()
+
+    def _put(self, *given: Any) -> list[str]:
+        self._happen()
+        return super()._put(*given)
+
+    def _revise(self, *given: Any) -> list[str]:
+        self._happen()
+        return super()._revise(*given)
+
+
+def interrupted(home: Home) -> Interrupted:
+    return Interrupted(home, Inbox(home), open_store(home))
+
+
+@pytest.mark.parametrize("settle", [True, False])
+def test_who_is_forgotten_while_a_row_is_made_has_none(home: Home, settle: bool) -> None:
+    crowd = Crowd(17, people=4)
+    at = begun(home, crowd)[-1].received_us
+
+    def leave() -> None:
+        forget(home, "stranger")
+        live.store.delete("stranger")
+
+    with interrupted(home) as live:
+        accept(home, [Event("c", "stranger", "click", at - 1, at)])
+        if settle:
+            live.catch_up(settle=False)
+        live.happens = leave
+        live.catch_up()
+        assert live.owed == 0
+        assert not live.store.read(["stranger"], CATALOGUE)[1].any()
+
+
+def test_a_fold_by_an_older_catalogue_does_not_replace_a_materialized_row(tmp_path: Path) -> None:
+    home, crowd = Home(tmp_path / "home"), Crowd(18, people=4)
+    at = begun(home, crowd)[-1].received_us
+    grown = CATALOGUE.grown(["gloves"], [], [])
+    with interrupted(home) as live:
+        accept(home, [Event("c", "stranger", "page_view", at - 1, at, content=("gloves",))])
+        live.catch_up(settle=False)
+        live.happens = lambda: grown.save(home.materialized)
+        live.catch_up()
+        assert live.owed == 0
+        states, _ = live.store.read(["stranger"], grown)
+        assert states["content_engaged"][0, grown.content.index("gloves") + 1] > 0
+
+
+def test_without_its_newest_row_a_store_is_looked_through_once(tmp_path: Path) -> None:
+    home, crowd = Home(tmp_path / "home"), Crowd(19, people=6)
+    events = begun(home, crowd)
+    accept(home, events)
+    with updater(home) as live:
+        live.catch_up()
+        newest = max(events, key=lambda event: event.received_us).subscriber_id
+        live.store.delete(newest)
+        assert live.catch_up().subscribers > 0
+        assert live.catch_up().subscribers == 0
