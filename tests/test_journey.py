@@ -246,8 +246,14 @@ def told(row: dict[str, Any], column: str) -> Any:
 
 
 def without_age(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Between two requests a second may have passed."""
-    return [row | {"feature_age_s": None} for row in rows]
+    """Between two requests a second may have passed; what decays has done so by as much."""
+    return [_rounded(row | {"feature_age_s": None}) for row in rows]
+
+
+def _rounded(told: Any) -> Any:
+    if isinstance(told, dict):
+        return {name: _rounded(value) for name, value in told.items()}
+    return round(told, 5) if isinstance(told, float) else told
 
 
 def test_a_batch_gives_the_bits_http_gave_at_the_same_instant(client: httpx.Client, walk: Walk, ids: list[str]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from starlette.types import ASGIApp, Message
+from starlette.types import ASGIApp, Message, Receive
 
 from serving.webhooks.certificates import Certificates
 from tests.serving.senders import CERTIFICATE_URL, Post, configured, sns_key
@@ -48,10 +48,18 @@ async def ask(
         {"type": "http.request", "body": part, "more_body": not whole or number < len(parts) - 1}
         for number, part in enumerate(parts)
     ]
-    sent: list[Message] = []
 
     async def receive() -> Message:
         return messages.pop(0) if messages else {"type": "http.disconnect"}
+
+    return await exchange(app, path, headers, receive, method)
+
+
+async def exchange(
+    app: ASGIApp, path: str, headers: Sequence[tuple[bytes, bytes]], receive: Receive, method: str = "POST"
+) -> Answer:
+    """One exchange, with whatever the caller sends and when."""
+    sent: list[Message] = []
 
     async def send(message: Message) -> None:
         sent.append(message)
@@ -96,6 +104,12 @@ def together(behind: Front, posts: Sequence[Post]) -> list[Answer]:
         return await asyncio.gather(*(deliver(behind, post) for post in posts))
 
     return asyncio.run(all_of_them())
+
+
+def on_their_way(behind: Front) -> tuple[int, int]:
+    """Bodies of events, and their bytes, of all providers."""
+    gates = behind.guard.gates.values()
+    return sum(gate.admission.taken["events"] for gate in gates), sum(gate.bodies.arriving_bytes for gate in gates)
 
 
 def own_certificates() -> Certificates:

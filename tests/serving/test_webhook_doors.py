@@ -17,6 +17,8 @@ from serving.webhooks.certificates import (
     FETCHES_PER_MINUTE,
     KEPT,
     LARGEST_ANSWER,
+    MOST_NOT_THERE,
+    NOT_THERE_FOR_S,
     Certificates,
     CertificateWanted,
     certificate_name,
@@ -393,6 +395,58 @@ def test_certificates_are_fetched_seldom_and_few_are_kept() -> None:
         certificates.find(urls[0], NOW_S)
 
 
+def test_a_name_that_led_nowhere_is_remembered_for_a_while_and_costs_nothing_more() -> None:
+    asked, now = [], [0.0]
+
+    def answer(url: str) -> bytes:
+        asked.append(url)
+        if url != CERTIFICATE_URL:
+            raise UntrustedEvents("ses", "foreign")
+        return sns_key().pem
+
+    certificates = Certificates(fetch=answer, now=lambda: now[0])
+    invented = CERTIFICATE_URL.replace("0123", "ffff")
+    with pytest.raises(CertificateWanted):
+        certificates.find(invented, NOW_S)
+    for _ in range(FETCHES_PER_MINUTE * 2):
+        with pytest.raises(UntrustedEvents):
+            certificates.obtain(invented)
+        with pytest.raises(UntrustedEvents):
+            certificates.find(invented, NOW_S)
+    certificates.obtain(CERTIFICATE_URL)
+    assert asked == [invented, CERTIFICATE_URL]
+    now[0] = NOT_THERE_FOR_S
+    with pytest.raises(CertificateWanted):
+        certificates.find(invented, NOW_S)
+
+
+def test_when_amazon_cannot_be_reached_the_name_is_not_held_against_it() -> None:
+    def away(url: str) -> bytes:
+        raise EventsNotTaken("SNS could not be reached")
+
+    certificates = Certificates(fetch=away)
+    with pytest.raises(EventsNotTaken):
+        certificates.obtain(CERTIFICATE_URL)
+    with pytest.raises(CertificateWanted):
+        certificates.find(CERTIFICATE_URL, NOW_S)
+
+
+def test_names_that_led_nowhere_take_bounded_room() -> None:
+    now = [0.0]
+    certificates = Certificates(fetch=lambda url: b"<html>", now=lambda: now[0])
+    for number in range(MOST_NOT_THERE + 10):
+        now[0] += 60
+        with pytest.raises(UntrustedEvents):
+            certificates.obtain(CERTIFICATE_URL.replace("0123", f"{number:04}"))
+    assert len(certificates._not_there) == MOST_NOT_THERE
+
+
+@pytest.mark.parametrize("host", ["sns.us-east-1.amazonaws.com", "sns.eu-west-1.amazonaws.com.cn"])
+def test_a_certificate_of_another_region_than_the_topics_is_not_asked_for(host: str) -> None:
+    post = ses(ses_click(), SigningCertURL=f"https://{host}/{PEM}")
+    assert refusal(sns_door(), post) == "foreign"
+
+
 def test_an_answer_that_is_long_or_not_200_or_nobodys_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {
         "/long": (httpx.Response(200, content=b"x" * (LARGEST_ANSWER + 1)), EventsNotTaken),
@@ -488,6 +542,7 @@ def test_settings_never_show_a_secret() -> None:
         ("sendgrid_public_key", "rsa"),
         ("max_webhooks", "0"),
         ("webhook_max_age_hours", "0"),
+        ("webhook_max_age_hours", "720.5"),
     ],
 )
 def test_an_unusable_secret_stops_the_start_and_is_not_quoted(name: str, value: str) -> None:
@@ -496,7 +551,7 @@ def test_an_unusable_secret_stops_the_start_and_is_not_quoted(name: str, value: 
     with pytest.raises(ValidationError) as caught:
         ServingSettings(**{name: value})
     assert caught.value.errors()[0]["loc"] == (name,)
-    assert value in ("0", "bearer:") or value not in str(caught.value)
+    assert value in ("0", "720.5", "bearer:") or value not in str(caught.value)
 
 
 def rsa_shown() -> str:

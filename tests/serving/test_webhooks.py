@@ -12,9 +12,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Message
 
 from features.errors import EventsNotTaken, InboxUnavailable
 from features.event import Event
@@ -22,10 +24,22 @@ from features.home import Home
 from features.identity import Pseudonyms, rotate
 from features.inbox import Accepted, Delivery, Inbox
 from features.providers import PROVIDERS
+from serving.guard import LINES_A_MINUTE, Strangers
 from serving.webhooks import reception
 from serving.webhooks.certificates import Certificates
+from serving.webhooks.door import ONE_EVENT_BYTES
 from serving.webhooks.writer import Writer
-from tests.serving.posting import ask, deliver, delivered, inbox_rows, open_for_business, together
+from tests.serving.posting import (
+    Answer,
+    ask,
+    deliver,
+    delivered,
+    exchange,
+    inbox_rows,
+    on_their_way,
+    open_for_business,
+    together,
+)
 from tests.serving.senders import (
     CERTIFICATE_URL,
     CONFIRM_URL,
@@ -39,8 +53,10 @@ from tests.serving.senders import (
     mailgun,
     mailgun_open,
     mailjet,
+    mailjet_open,
     postmark,
     sendgrid,
+    sendgrid_key,
     ses,
     ses_click,
     sns_key,
@@ -298,7 +314,7 @@ def test_a_body_of_events_has_its_own_limit_announced_or_not(tmp_path: Path) -> 
         silent = [header for header in large.raw_headers if header[0] != b"content-length"]
         answer = asyncio.run(ask(behind.guard, large.path, silent, [large.body[:4_000], large.body[4_000:]]))
         assert answer.status == 413
-        assert behind.guard.events.arriving_bytes == 0
+        assert on_their_way(behind) == (0, 0)
     assert len(inbox_rows(tmp_path)) == 10
 
 
@@ -307,7 +323,7 @@ def test_half_a_body_is_not_taken_in(behind: Front, tmp_path: Path) -> None:
     answer = asyncio.run(ask(behind.guard, good.path, good.raw_headers, (good.body[:10],), whole=False))
     assert answer.status == 499
     assert inbox_rows(tmp_path, "quarantined") == []
-    assert behind.guard.admission.taken["events"] == 0
+    assert on_their_way(behind) == (0, 0)
 
 
 def test_a_body_that_dawdles_is_cut_off(tmp_path: Path) -> None:
@@ -486,7 +502,7 @@ def test_a_flood_of_events_sheds_itself_and_takes_no_place_from_scores(tmp_path:
     async def flood(behind: Front, gate: threading.Event) -> list[int]:
         tasks = [asyncio.create_task(deliver(behind, sendgrid(listed([click(number)])))) for number in range(40)]
         await asyncio.sleep(0.2)
-        assert behind.guard.admission.taken["events"] == 4
+        assert on_their_way(behind)[0] == 4
         key = (b"authorization", behind.headers["authorization"].encode())
         scores = [await ask(behind.guard, "/v1/scores/s1", [key], method="GET") for _ in range(20)]
         gate.set()
@@ -497,7 +513,7 @@ def test_a_flood_of_events_sheds_itself_and_takes_no_place_from_scores(tmp_path:
 
     with open_for_business(tmp_path, max_webhooks=4, max_in_flight=2) as behind, held_up(behind) as gate:
         assert asyncio.run(flood(behind, gate)) == [200] * 4 + [429] * 36
-        assert behind.guard.admission.taken["events"] == 0
+        assert on_their_way(behind) == (0, 0)
         assert behind.guard.meters.shed["events"] == 36 and behind.guard.meters.shed["send"] == 0
         assert delivered(behind, sendgrid(listed([click(1)])))[0].status == 200
 
@@ -507,13 +523,125 @@ def test_large_bodies_of_events_are_bounded_together_until_they_are_answered(tmp
         posts = [sendgrid(listed([click(number)]) + b" " * 9_000) for number in range(16)]
         tasks = [asyncio.create_task(deliver(behind, post)) for post in posts]
         await asyncio.sleep(0.3)
-        assert behind.guard.events.arriving_bytes <= 80_000
+        assert on_their_way(behind)[1] <= 80_000
         gate.set()
         return sorted({answer.status for answer in await asyncio.gather(*tasks)})
 
     with open_for_business(tmp_path, webhook_limit_bytes=10_000) as behind, held_up(behind) as gate:
         assert asyncio.run(flood(behind, gate)) == [200, 429]
-        assert behind.guard.events.arriving_bytes == 0
+        assert on_their_way(behind) == (0, 0)
+
+
+async def half_sent(behind: Front, post: Post, over: asyncio.Event) -> Answer:
+    """All of a post but its end, which never comes."""
+    parts = [{"type": "http.request", "body": post.body, "more_body": True}]
+
+    async def receive() -> Message:
+        if parts:
+            return parts.pop()
+        await over.wait()
+        return {"type": "http.disconnect"}
+
+    return await exchange(behind.guard, post.path, post.raw_headers, receive)
+
+
+@pytest.mark.parametrize("stranger", ["mailgun", "sendgrid"])
+def test_half_sent_bodies_at_one_provider_shut_nobody_elses_batches_out(tmp_path: Path, stranger: str) -> None:
+    forged = Post("mailgun", b"[" * 9_000) if stranger == "mailgun" else sendgrid(b"[" * 9_000, sendgrid_key("forger"))
+
+    async def beside(behind: Front) -> set[int]:
+        over = asyncio.Event()
+        tasks = [asyncio.create_task(half_sent(behind, forged, over)) for _ in range(60)]
+        await asyncio.sleep(0.1)
+        assert behind.guard.gates[stranger].bodies.arriving_bytes >= 72_000
+        mailjets = mailjet(listed([mailjet_open(number) for number in range(30)]))
+        others = [post for post in genuine() if post.provider != stranger]
+        answers = [await deliver(behind, post) for post in (mailjets, *others)]
+        over.set()
+        assert {answer.status for answer in await asyncio.gather(*tasks)} == {429, 499}
+        return {answer.status for answer in answers}
+
+    with open_for_business(tmp_path, webhook_limit_bytes=10_000) as behind:
+        assert asyncio.run(beside(behind)) == {200}
+        assert on_their_way(behind) == (0, 0)
+
+
+# --- what strangers cost
+
+
+def test_where_events_come_one_by_one_bodies_are_small_announced_or_not(behind: Front, tmp_path: Path) -> None:
+    too_much = b" " * ONE_EVENT_BYTES
+    for good in genuine():
+        post = Post(good.provider, good.body + too_much, good.headers)
+        if good.provider in ("sendgrid", "mailjet"):
+            continue
+        refused(behind, post, 413, "body_too_large")
+        silent = [header for header in post.raw_headers if header[0] != b"content-length"]
+        parts = [post.body[at : at + 65_536] for at in range(0, len(post.body), 65_536)]
+        assert asyncio.run(ask(behind.guard, post.path, silent, parts)).status == 413
+    assert inbox_rows(tmp_path) == [] and on_their_way(behind) == (0, 0)
+    for batch in (sendgrid(listed([click()]) + too_much), mailjet(listed([mailjet_open()]) + too_much)):
+        assert delivered(behind, batch)[0].counts == (1, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b'{"timestamp":"\\ud800","token":"aaaaaaaaaaaaaaaaaaaa","signature":"%s"}',
+        b'{"timestamp":"1795421700","token":"\\udfffaaaaaaaaaaaaaaaaaaaa","signature":"%s"}',
+        b'{"timestamp":"\\u0661","token":"aaaaaaaaaaaaaaaaaaaa","signature":"%s"}',
+        b'{"timestamp":"\xed\xa0\x80","token":"aaaaaaaaaaaaaaaaaaaa","signature":"%s"}',
+    ],
+)
+def test_half_a_surrogate_pair_in_a_strangers_signature_is_refused(behind: Front, block: bytes) -> None:
+    refused(behind, Post("mailgun", b'{"signature":' + block % (b"a" * 64) + b"}"), 401, "untrusted_events")
+
+
+def test_what_is_not_plain_json_is_read_once_it_is_trusted_and_not_before(
+    behind: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, slow = [], json.loads
+
+    def counted(*given: Any, **options: Any) -> Any:
+        read.append(given)
+        return slow(*given, **options)
+
+    halved = mailgun_open(1) | {"message": {"headers": {"message-id": "1@example.org", "subject": "half \ud83d"}}}
+    signed = mailgun(halved, "c" * 50)
+    of_amazon = Post("ses", b"[" + b"{}," * 80_000 + b"NaN]", ses(ses_click()).headers)
+    strangers = [Post("mailgun", b"[" + b"{}," * 80_000 + b"NaN]"), mailgun(halved, key="somebody's"), of_amazon]
+    monkeypatch.setattr(json, "loads", counted)
+    for post in strangers:
+        assert delivered(behind, post)[0].status == 401
+    assert not read
+    assert delivered(behind, signed)[0].counts == (1, 0, 0, 0)
+    assert read
+
+
+def test_strangers_cannot_fill_the_disk_with_log_lines(behind: Front, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, logger="inbox"):
+        forged = [Post("postmark", b"{}", basic("postmark", "wrong"))] * 100
+        nobody = [Post("nobody", b"{}")] * 100
+        assert {answer.status for answer in delivered(behind, *forged, *nobody)} == {401, 404}
+        assert len(caplog.records) == LINES_A_MINUTE
+        assert delivered(behind, *genuine())[0].status == 200
+        assert len(caplog.records) == LINES_A_MINUTE + 6
+    assert 'refused_total{provider="postmark",reason="forged"} 100.0' in behind.guard.meters.to_text().decode()
+
+
+def test_once_a_minute_it_is_said_how_many_had_no_line(caplog: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    strangers = Strangers(lambda: now[0])
+    with caplog.at_level(logging.DEBUG, logger="inbox"):
+        for _ in range(3):
+            assert sum(strangers.may_be_logged() for _ in range(500)) == LINES_A_MINUTE
+            strangers.sum_up()
+            now[0] += 60
+            strangers.sum_up()
+            strangers.sum_up()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{500 - LINES_A_MINUTE} more requests of unknown callers"
+    ] * 3
 
 
 # --- described
