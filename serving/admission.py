@@ -8,8 +8,8 @@ as far as that is in our hands.
 Two classes ask for scores. ``send`` asks for a few subscribers: a renderer, in the middle of a message. ``bulk`` asks for
 many, or for reasons, which cost a hundred times a score; it can come back later.
 
-A third, ``events``, brings something: a provider's events. It has places of its own and takes none of the others', so a
-flood of events sheds itself. Its callers come again by themselves, for hours.
+A third, ``events``, brings something: a provider's events. Each provider has an ``Admission`` of its own for them, and so
+takes nobody else's places: a flood of events sheds itself. Its callers come again by themselves, for hours.
 
 **Places.** A request holds one from when its body is whole until its answer is sent, so places bound memory. Bodies on
 their way hold none: however many dawdle, they keep nobody out (the guard bounds their bytes instead). Bulk may hold a
@@ -132,7 +132,7 @@ class Admission:
     bulk_wait_s
         So many seconds of bulk work may wait.
     events_places
-        Bodies of events at once, beside those.
+        Bodies of events at once, where events are let in.
     """
 
     def __init__(self, places: int, bulk_wait_s: float, meters: Meters, events_places: int = 1) -> None:

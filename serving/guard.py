@@ -20,10 +20,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
-from time import perf_counter
+from time import monotonic, perf_counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -50,6 +50,9 @@ access_log = logging.getLogger("inbox.access")
 REQUEST_ID = "inbox.request_id"
 """Where the request's id is found in the ASGI scope."""
 
+KNOWN = "inbox.known"
+"""In the ASGI scope of a request whose caller is known, by key or by signature."""
+
 DOOR = "inbox.door"
 """Where the door that a request with events came through is found in the ASGI scope."""
 
@@ -65,7 +68,11 @@ CLIENT_GONE = 499
 """Counted, never sent: the caller hung up before its body was whole."""
 
 BODIES_ARRIVING = 8
-"""So many of the largest bodies of events may be on their way or waiting, all together."""
+"""So many of the largest batches of one provider may be on their way or waiting, all together."""
+
+LINES_A_MINUTE = 10
+"""Of the access log, for callers that nobody knows: else they could fill the disk."""
+_MINUTE_S = 60.0
 
 _ERROR_STATUS = 400
 _KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -178,20 +185,53 @@ class Bodies:
             self._admission.refuse(self._shed)
 
 
+class Gate:
+    """Where one provider's events come in: what it may take of memory and places is its own."""
+
+    def __init__(self, door: Door, settings: ServingSettings, meters: Meters) -> None:
+        self.door, places = door, settings.max_webhooks
+        limit, together = settings.webhook_limit_bytes, BODIES_ARRIVING * settings.webhook_limit_bytes
+        if door.largest_body is not None:
+            limit = min(limit, door.largest_body)
+            together = max(places, BODIES_ARRIVING) * limit
+        self.admission = Admission(settings.max_in_flight, settings.bulk_wait_s, meters, places)
+        self.bodies = Bodies(limit, together, settings.body_deadline_s, "events", self.admission)
+
+
+class Strangers:
+    """Lines about callers that nobody knows: a few a minute, and how many more there were."""
+
+    def __init__(self, now: Callable[[], float] = monotonic) -> None:
+        self._now, self._began, self._seen = now, now(), 0
+
+    def may_be_logged(self) -> bool:
+        """Count one; whether it has a line of its own."""
+        self._seen += 1
+        return self._seen <= LINES_A_MINUTE
+
+    def sum_up(self) -> None:
+        """Once a minute, say how many had none."""
+        if self._now() - self._began < _MINUTE_S:
+            return
+        if self._seen > LINES_A_MINUTE:
+            access_log.info("%d more requests of unknown callers", self._seen - LINES_A_MINUTE)
+        self._began, self._seen = self._now(), 0
+
+
 class Guard:
     """ASGI middleware around everything else."""
 
     def __init__(
         self, app: ASGIApp, settings: ServingSettings, keys: KeyRing, meters: Meters, doors: Mapping[str, Door]
     ) -> None:
-        self.app, self.settings, self.keys, self.meters, self.doors = app, settings, keys, meters, doors
+        self.app, self.settings, self.keys, self.meters = app, settings, keys, meters
+        self.gates = {provider: Gate(door, settings, meters) for provider, door in doors.items()}
+        self.strangers = Strangers()
         self.open_routes = PROBES | ({*DOCS, STATIC} if settings.docs_open else set())
         self.clock = settings.clock()
-        self.admission = Admission(settings.max_in_flight, settings.bulk_wait_s, meters, settings.max_webhooks)
+        self.admission = Admission(settings.max_in_flight, settings.bulk_wait_s, meters)
         deadline_s, limit = settings.body_deadline_s, settings.body_limit_bytes
         self.questions = Bodies(limit, self.admission.bulk_places * limit, deadline_s, "bulk", self.admission)
-        limit = settings.webhook_limit_bytes
-        self.events = Bodies(limit, BODIES_ARRIVING * limit, deadline_s, "events", self.admission)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -221,7 +261,7 @@ class Guard:
         if not answer.status:
             log.error("the application did not answer (request %s)", request_id)
             await answer.replace(bare_problem(INTERNAL_ERROR, request_id))
-        self._record(scope["method"], route, answer.status, perf_counter() - started, request_id)
+        self._record(scope, route, answer.status, perf_counter() - started)
 
     async def _pass_on(self, scope: Scope, receive: Receive, answer: _Answer, route: str, arrived: float) -> None:
         """Let the request in, or raise the reason why not."""
@@ -233,6 +273,7 @@ class Guard:
             return
         headers = dict(scope["headers"])
         self._check_key(headers)
+        scope[KNOWN] = True
         size = 0
         if scope["method"] == "POST":
             announced = self.questions.announced(headers, JSON)
@@ -246,26 +287,27 @@ class Guard:
 
     async def _pass_events_on(self, scope: Scope, receive: Receive, answer: _Answer, arrived: float) -> None:
         """The same for a provider's events."""
-        door = self.doors.get(scope["path"].removeprefix(EVENTS))
-        if door is None:
+        gate = self.gates.get(scope["path"].removeprefix(EVENTS))
+        if gate is None:
             raise _NotHere(HTTPStatus.NOT_FOUND)
         if scope["method"] != "POST":
             raise _NotHere(HTTPStatus.METHOD_NOT_ALLOWED, (b"allow", b"POST"))
         try:
-            body = await self._events(dict(scope["headers"]), receive, door)
+            body = await self._events(dict(scope["headers"]), receive, gate)
         except RequestError as error:
-            self.meters.refused_events[door.provider, reason_of(error)] += 1
+            self.meters.refused_events[gate.door.provider, reason_of(error)] += 1
             raise
-        scope[DOOR] = door
-        with self.events.held(body), Place(self.admission, "events", arrived) as scope[PLACE]:
+        scope[DOOR] = gate.door
+        with gate.bodies.held(body), Place(gate.admission, "events", arrived) as scope[PLACE]:
             self.meters.admitted["events"] += 1
             await self._run(scope, _replayed(body, receive), answer)
+        scope[KNOWN] = answer.status < _ERROR_STATUS
 
-    async def _events(self, headers: dict[bytes, bytes], receive: Receive, door: Door) -> bytes:
-        door.greet(headers, self.clock().timestamp())
-        self.events.announced(headers, door.media_types)
-        self.admission.check("events")
-        return await self.events.whole(receive)
+    async def _events(self, headers: dict[bytes, bytes], receive: Receive, gate: Gate) -> bytes:
+        gate.door.greet(headers, self.clock().timestamp())
+        gate.bodies.announced(headers, gate.door.media_types)
+        gate.admission.check("events")
+        return await gate.bodies.whole(receive)
 
     async def _run(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         try:
@@ -281,12 +323,15 @@ class Guard:
         if scheme.lower() != b"bearer" or not self.keys.holds(key.strip()):
             raise UnknownKey
 
-    def _record(self, method: str, route: str, status: int, seconds: float, request_id: str) -> None:
-        method = method if method in _KNOWN_METHODS else "other"
+    def _record(self, scope: Scope, route: str, status: int, seconds: float) -> None:
+        method = scope["method"] if scope["method"] in _KNOWN_METHODS else "other"
         self.meters.observe(method, route, status, seconds)
         # Who is shed is only counted: a line for each would cost as much again, when there is no time for it.
-        if route not in PROBES and status != STATUS[Overloaded.code]:
-            access_log.info("%s %s %d %.1f ms (request %s)", method, route, status, seconds * 1000, request_id)
+        self.strangers.sum_up()
+        if route in PROBES or status == STATUS[Overloaded.code]:
+            return
+        if scope.get(KNOWN) or self.strangers.may_be_logged():
+            access_log.info("%s %s %d %.1f ms (request %s)", method, route, status, seconds * 1000, scope[REQUEST_ID])
 
 
 class _Answer:

@@ -62,14 +62,18 @@ class ServingSettings(BaseSettings):
     now: AwareDatetime | None = Field(
         default=None, description="Pretend to start at this instant, to replay an old log."
     )
-    webhook_limit_bytes: int = Field(default=4_194_304, gt=0, description="Of one body of events.")
+    webhook_limit_bytes: int = Field(default=4_194_304, gt=0, description="Of one body with a batch of events.")
     max_webhooks: int = Field(
         default=32,
         ge=1,
-        description="Bodies of events taken in at once; further ones are shed with 429, to come again.",
+        description="Bodies of events of one provider taken in at once; further ones are shed with 429, to come again.",
     )
     webhook_max_age_hours: float = Field(
-        default=48.0, gt=0, description="Signatures older than this are refused; providers repeat for a day and more."
+        default=48.0,
+        gt=0,
+        le=24 * 30,
+        description="Signatures older than this are refused; providers repeat for a day and more. Tokens that were used "
+        "are remembered for 35 days.",
     )
     sendgrid_public_key: SecretStr = Field(
         default=SecretStr(""), description="The verification key that SendGrid shows for its signed event webhook."

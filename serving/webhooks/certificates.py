@@ -30,10 +30,13 @@ from features.errors import EventsNotTaken, Overloaded, UntrustedEvents
 Fetch = Callable[[str], bytes]
 """Gets an address that was found to be SNS's, or raises as ``fetch`` does."""
 
-KEPT = 16
+KEPT = 32
 """Certificates in memory: a year's of a few regions."""
-FETCHES_PER_MINUTE = 10
-"""More distinct certificates than that are nobody's but a forger's."""
+FETCHES_PER_MINUTE = 30
+"""More than that are a forger's inventions; so many that a real one has its chance among them."""
+NOT_THERE_FOR_S = 600.0
+"""So long nobody asks again for what was not there or was no certificate."""
+MOST_NOT_THERE = 1_024
 FETCH_WITHIN_S = 3.0
 LARGEST_ANSWER = 64 * 1024
 _MINUTE_S = 60.0
@@ -71,6 +74,18 @@ def is_sns(url: str) -> bool:
         and " " not in url
         and "\\" not in url
     )
+
+
+def host_of(topic: str) -> str:
+    """SNS's host in the region of a topic: it signs a topic's messages with a certificate from there.
+
+    >>> host_of("arn:aws:sns:eu-west-1:123456789012:mail")
+    'sns.eu-west-1.amazonaws.com'
+    >>> host_of("arn:aws-cn:sns:cn-north-1:123456789012:mail")
+    'sns.cn-north-1.amazonaws.com.cn'
+    """
+    _, partition, _, region, *_ = [*topic.split(":"), "", "", ""]
+    return f"sns.{region}.amazonaws.com" + (".cn" if partition == "aws-cn" else "")
 
 
 def certificate_name(url: str) -> str | None:
@@ -150,6 +165,7 @@ class Certificates:
     ) -> None:
         self._directory, self._fetch, self._now = directory, fetch, now
         self._known: OrderedDict[str, Certificate] = OrderedDict()
+        self._not_there: OrderedDict[str, float] = OrderedDict()
         self._fetched_at: list[float] = []
 
     def find(self, url: str, now_s: float) -> RSAPublicKey:
@@ -167,6 +183,7 @@ class Certificates:
             raise UntrustedEvents("ses", "foreign")
         certificate = self._known.get(url) if self._directory is None else self._lying(self._directory / name)
         if certificate is None:
+            self._check_not_missed(url)
             raise CertificateWanted(url)
         if not certificate.from_s <= now_s <= certificate.until_s:
             raise UntrustedEvents("ses", "foreign")
@@ -180,17 +197,30 @@ class Certificates:
         EventsNotTaken, Overloaded
             When it could not be had now: the provider may try again.
         UntrustedEvents
-            When what came is no certificate.
+            When what came is no certificate, now or a while ago.
         """
         if url in self._known:
             return
+        self._check_not_missed(url)
         recent = [at for at in self._fetched_at if self._now() - at < _MINUTE_S]
         if len(recent) >= FETCHES_PER_MINUTE:
             raise Overloaded(ceil(_MINUTE_S))
         self._fetched_at = [*recent, self._now()]
-        self._known[url] = Certificate.read(self._fetch(url))
+        try:
+            self._known[url] = Certificate.read(self._fetch(url))
+        except UntrustedEvents:
+            self._not_there[url] = self._now()
+            while len(self._not_there) > MOST_NOT_THERE:
+                self._not_there.popitem(last=False)
+            raise
         while len(self._known) > KEPT:
             self._known.popitem(last=False)
+
+    def _check_not_missed(self, url: str) -> None:
+        """A name that led nowhere is not tried again at once: it costs what others' certificates need."""
+        missed_at = self._not_there.get(url)
+        if missed_at is not None and self._now() - missed_at < NOT_THERE_FOR_S:
+            raise UntrustedEvents("ses", "foreign")
 
     def visit(self, url: str) -> None:
         """Visit an address of SNS that confirms something.

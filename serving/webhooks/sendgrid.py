@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from features.errors import UntrustedEvents
-from serving.webhooks.door import JSON, Arrived, Freshness, Headers, Trusted, decoded
+from serving.webhooks.door import JSON, MANY_EVENTS_BYTES, Arrived, Freshness, Headers, Trusted, decoded
 
 SIGNATURE = b"x-twilio-email-event-webhook-signature"
 TIMESTAMP = b"x-twilio-email-event-webhook-timestamp"
@@ -45,6 +45,7 @@ class SendGridDoor:
 
     provider = "sendgrid"
     media_types = JSON
+    largest_body: int | None = MANY_EVENTS_BYTES
 
     def __init__(self, keys: Sequence[EllipticCurvePublicKey], max_age_s: float) -> None:
         self._keys, self._freshness = tuple(keys), Freshness(self.provider, max_age_s)

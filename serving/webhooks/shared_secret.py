@@ -16,9 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from features.errors import UntrustedEvents
-from serving.webhooks.door import JSON, Arrived, Headers, Trusted
+from serving.webhooks.door import JSON, MANY_EVENTS_BYTES, ONE_EVENT_BYTES, Arrived, Headers, Trusted
 
 FORMS = "basic:USER:PASSWORD, bearer:TOKEN or header:NAME:VALUE"
+_IN_BATCHES = frozenset({"mailjet"})
+"""Providers that post many events at once."""
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
@@ -66,6 +68,7 @@ class SharedSecretDoor:
 
     def __init__(self, provider: str, credentials: Sequence[Credential]) -> None:
         self.provider, self._credentials = provider, tuple(credentials)
+        self.largest_body: int | None = MANY_EVENTS_BYTES if provider in _IN_BATCHES else ONE_EVENT_BYTES
 
     def greet(self, headers: Headers, now_s: float) -> None:
         """All there is to check is in the headers."""

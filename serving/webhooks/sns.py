@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from features.errors import UntrustedEvents
-from features.payload import mapping, parse
-from serving.webhooks.certificates import Certificates, is_sns, seconds_of
-from serving.webhooks.door import Arrived, Freshness, Headers, Trusted, decoded
+from features.payload import mapping
+from serving.webhooks.certificates import Certificates, host_of, is_sns, seconds_of
+from serving.webhooks.door import ONE_EVENT_BYTES, Arrived, Freshness, Headers, Trusted, decoded, parsed_of_strangers
 
 TYPE, TOPIC = b"x-amz-sns-message-type", b"x-amz-sns-topic-arn"
 NOTIFICATION = "Notification"
@@ -38,6 +38,7 @@ class SnsDoor:
 
     provider = "ses"
     media_types = frozenset({b"application/json", b"text/plain"})
+    largest_body: int | None = ONE_EVENT_BYTES
 
     def __init__(self, topics: Collection[str], certificates: Certificates, max_age_s: float) -> None:
         self.topics, self.certificates = frozenset(topics), certificates
@@ -63,7 +64,10 @@ class SnsDoor:
         fields = self._signed_fields(message, arrived)
         if message.get("SignatureVersion") != "2":
             raise UntrustedEvents(self.provider, "outdated")
-        key = self.certificates.find(message.get("SigningCertURL", ""), arrived.now_s)
+        url = message.get("SigningCertURL", "")
+        if not url.startswith(f"https://{host_of(fields['TopicArn'])}/"):
+            raise UntrustedEvents(self.provider, "foreign")
+        key = self.certificates.find(url, arrived.now_s)
         if not _verifies(key, message.get("Signature", ""), canonical(fields)):
             raise UntrustedEvents(self.provider, "forged")
         return self._trusted(fields)
@@ -71,7 +75,7 @@ class SnsDoor:
     def _message(self, arrived: Arrived) -> dict[str, str]:
         """All texts of the message."""
         try:
-            said = mapping(parse(arrived.body))
+            said = mapping(parsed_of_strangers(arrived.body))
         except ValueError:
             said = {}
         return {name: value for name, value in said.items() if isinstance(value, str)}

@@ -355,9 +355,13 @@ def test_a_certificate_counts_between_its_dates() -> None:
 def test_what_is_no_certificate_or_a_weak_one_is_refused_and_not_kept(tmp_path: Path) -> None:
     weak = sns_key("weak", bits=1024).pem
     for pem in (b"", b"hello", weak, sns_key().pem.replace(b"A", b"B")):
-        certificates = Certificates(fetch=lambda url, pem=pem: pem)  # type: ignore[misc]
+        now = [0.0]
+        certificates = Certificates(fetch=lambda url, pem=pem: pem, now=lambda now=now: now[0])  # type: ignore[misc]
         with pytest.raises(UntrustedEvents):
             certificates.obtain(CERTIFICATE_URL)
+        with pytest.raises(UntrustedEvents):
+            certificates.find(CERTIFICATE_URL, NOW_S)
+        now[0] = NOT_THERE_FOR_S
         with pytest.raises(CertificateWanted):
             certificates.find(CERTIFICATE_URL, NOW_S)
 
