@@ -19,7 +19,7 @@ from features.errors import UntrustedEvents
 from serving.webhooks.door import JSON, MANY_EVENTS_BYTES, ONE_EVENT_BYTES, Arrived, Headers, Trusted
 
 FORMS = "basic:USER:PASSWORD, bearer:TOKEN or header:NAME:VALUE"
-_IN_BATCHES = frozenset({"mailjet"})
+_IN_BATCHES = frozenset({"mailjet", "brevo"})
 """Providers that post many events at once."""
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
