@@ -76,7 +76,9 @@ def test_anything_has_an_id(address: str) -> None:
 
 
 def test_half_a_surrogate_pair_has_an_id(home: Home) -> None:
-    Pseudonyms.load(home).subscriber_id("ann\ud800@\udfff.example")
+    pseudonyms = Pseudonyms.load(home)
+    halves = [pseudonyms.subscriber_id(f"ann{half}@shop.example") for half in ("\ud800", "\udfff", "")]
+    assert len({*halves}) == 3
 
 
 def test_two_people_have_two_ids(home: Home) -> None:
