@@ -176,6 +176,8 @@ class LiveUpdater:
         """
         with self._settling:
             with self._lock:
+                if not self._owed:
+                    return Caught()
                 owed, self._owed = self._owed, set()
                 self._folding = owed
             left: set[str] = owed
