@@ -629,7 +629,7 @@ def _scan(files: list[Path], contract: Contract = EVENTS) -> str:
     if files:
         # A home may lie under a name that DuckDB would take for a pattern or a partition.
         listed = ", ".join(literal(glob.escape(str(path))) for path in files)
-        return f"select * from read_parquet([{listed}], hive_partitioning = false)"
+        return f"select * from read_parquet([{listed}], hive_partitioning = false, union_by_name = true)"
     columns = (f"null::{_SQL_OF_TYPE[field.type]} as {field.name}" for field in contract.schema)
     return f"select {', '.join(columns)} where false"
 
@@ -639,8 +639,7 @@ def _scan_events(files: list[Path]) -> str:
     none = _scan([])
     if not files:
         return none
-    scanned = _scan(files).removesuffix(")") + ", union_by_name = true)"
-    return f"select {', '.join(EVENT_SCHEMA.names)} from ({none} union all by name {scanned})"
+    return f"select {', '.join(EVENT_SCHEMA.names)} from ({none} union all by name {_scan(files)})"
 
 
 def _merged_events(told: str) -> str:
