@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -14,8 +15,11 @@ from pipelines.about import about_files
 from pipelines.console import Narrator
 from pipelines.materialize import materialize
 from pipelines.promote import promote
+from pipelines.serve import free_port
 from pipelines.simulator import simulate, write
 from pipelines.train import train_models
+from tests.browser import browser as browser
+from tests.docs.guides import Followed, beginning, follow, guide
 
 SUBSCRIBERS, DAYS, SEED = 800, 260, 3
 """About the smallest simulated list on which all three models train."""
@@ -27,6 +31,13 @@ def pytest_configure() -> None:
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
     # A developer's own server is no place for tests.
     os.environ.pop(STORE_URL, None)
+
+
+def pytest_collection_finish() -> None:
+    """Making queries makes many small objects: looking for cycles among all vendors' modules each time takes a sixth of it."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000)
 
 
 @pytest.fixture(scope="session")
@@ -49,3 +60,11 @@ def small_home(small_list: Path) -> Home:
         promote(home, model, reason="tests", force=True)
     materialize(home, lambda share: None)
     return home
+
+
+@pytest.fixture(scope="session")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Followed:
+    """What every guide begins with, typed into a shell: the same list again, and the models trained on it. Read only."""
+    place = tmp_path_factory.mktemp("begun") / "trial"
+    place.mkdir()
+    return follow(beginning(guide("engineers")), place, free_port())
