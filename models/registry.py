@@ -311,6 +311,17 @@ class Registry:
             shutil.copytree(local, to, dirs_exist_ok=True)
         return to
 
+    def artifact(self, version: Version, name: str) -> bytes | None:
+        """A file kept with a version's run by ``Run.log_artifact``; None where there is none of that name."""
+        folder = None if Path(name).parent == Path() else Path(name).parent.as_posix()
+        with _our_errors(f"read {name}"), tempfile.TemporaryDirectory() as place:
+            kept = {found.path for found in self._client.list_artifacts(version.run_id, folder)}
+            return (
+                Path(self._client.download_artifacts(version.run_id, name, place)).read_bytes()
+                if name in kept
+                else None
+            )
+
     def promote(
         self,
         model: str,

@@ -62,6 +62,8 @@ LONGEST_HORIZON = timedelta(days=36_500)
 """Dates can be counted back this far; a century is no horizon for a mailing list."""
 KEY_TAG, LOG_TAG, CODE_TAG = "training.key", "training.log", "training.code"
 """On a version: everything it was made from, the log's fingerprint, the code's."""
+JUDGEMENT = "judgement.json"
+"""With a run: how the model did on later rows, for ``training.fit.read_judgement``."""
 ROOMS = ("features", "models", "training")
 """Whose code decides what a model becomes."""
 LIBRARIES = ("lightgbm", "numpy", "duckdb", "scikit-learn", "scipy")
@@ -455,7 +457,7 @@ def _record_fit(run: Run, home: Home, data: Dataset, fitted: Fitted, prepared: P
         run.log_artifact(f"plots/{name}.png", to_png(chart))
     if fitted.judgement is not None:
         run.log_metrics(fitted.judgement.metrics())
-        run.log_artifact("evaluation.json", fitted.judgement.ours.to_json())
+        run.log_artifact(JUDGEMENT, fitted.judgement.to_json())
 
 
 def _charts(data: Dataset, fitted: Fitted) -> dict[str, Chart]:

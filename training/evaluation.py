@@ -23,6 +23,8 @@ import orjson
 Floats = npt.NDArray[np.float64]
 
 CALIBRATION_BINS = 10
+BAND_WIDTH = 10
+"""Of the bands of a score, the last of which holds 100 too."""
 DECILES = np.arange(1, 11) / 10
 _WILSON_Z = 1.959963984540054
 """The 97.5 % quantile of the normal distribution: two-sided 95 %."""
@@ -68,6 +70,18 @@ class Decile:
     observed: float
     lift: float
     capture: Interval
+
+
+@dataclass(frozen=True)
+class Band:
+    """Rows whose score lies from ``low`` to ``high``, both included: how many there were, and how often it happened."""
+
+    low: int
+    high: int
+    rows: int
+    positives: int
+    rate: Interval
+    """NaN where there is no row."""
 
 
 @dataclass(frozen=True)
@@ -427,6 +441,50 @@ def _calibration_bin(probability: Floats, label: Floats) -> CalibrationBin:
     observed, count = float(label.mean()), label.size
     low, high = wilson(observed, count)
     return CalibrationBin(float(probability.mean()), observed, count, low, high)
+
+
+def score_bands(score: npt.NDArray[np.int64], label: Floats, groups: npt.ArrayLike) -> tuple[Band, ...]:
+    """Rows by their score in ten bands, 0–9 to 90–100.
+
+    Parameters
+    ----------
+    score
+        Shape (rows,), 0–100.
+    label
+        Shape (rows,), 0 or 1.
+    groups
+        Shape (rows,), the subscriber of each row: asked about week after week, a person who converts counts several times.
+    """
+    place, people = np.minimum(score // BAND_WIDTH, CALIBRATION_BINS - 1), np.asarray(groups)
+    inside = (place == number for number in range(CALIBRATION_BINS))
+    return tuple(_band(number, label[rows], people[rows]) for number, rows in enumerate(inside))
+
+
+def _band(number: int, label: Floats, people: npt.NDArray[np.int64]) -> Band:
+    low, last = BAND_WIDTH * number, number == CALIBRATION_BINS - 1
+    high = 100 if last else low + BAND_WIDTH - 1
+    return Band(low, high, label.size, int(label.sum()), clustered_rate(label, people))
+
+
+def clustered_rate(outcome: Floats, groups: npt.ArrayLike) -> Interval:
+    """How often something happened, with a 95 % interval that allows for rows of one group being alike.
+
+    Wilson's interval with as many independent rows as have this standard error; where nothing varies, with as many as there
+    are groups.
+
+    Examples
+    --------
+    >>> clustered_rate(np.zeros(40), np.arange(40) // 4).high == wilson(0.0, 10)[1]
+    True
+    """
+    codes, count = _codes(groups, outcome.size)
+    rate = _ratio(float(outcome.sum()), outcome.size)
+    if count < 2:
+        return Interval(rate, *(wilson(rate, count) if count else (float("nan"), float("nan"))))
+    sums = np.bincount(codes, weights=outcome - rate)
+    error = float(np.sqrt((sums * sums).sum() * count / (count - 1)) / outcome.size)
+    alike = rate * (1 - rate) / error**2 if error > 0 else float(count)
+    return Interval(rate, *wilson(rate, min(alike, float(outcome.size))))
 
 
 def wilson(rate: float, count: float) -> tuple[float, float]:

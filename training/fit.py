@@ -9,21 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import orjson
+from pydantic import TypeAdapter
 
 from features.derive import Features
 from features.errors import LeakingFeature, MissingLabels, NoMatureLabels, SingleClass, TooFewPositives
 from features.state import MICROSECONDS_PER_DAY
 from models.calibration import Calibration, choose, identity, levelled
 from models.level import Level
-from models.ranking import reference
+from models.ranking import percentile, reference
 from models.spec import ModelSpec
 from models.timing import Timing
 from training.baselines import fit_baseline
 from training.dataset import Dataset
-from training.evaluation import Comparison, Evaluation, auc, compare, evaluate
+from training.evaluation import Band, Comparison, Evaluation, auc, compare, evaluate, score_bands
 from training.level import FOLDS, Course, carried, learn_habits, left_out
 from training.shapes import learn_shapes, offsets
 from training.splits import Positions, Split, fold_of, split
@@ -53,10 +56,33 @@ class Judgement:
     baseline: Evaluation
     baseline_name: str
     gain: Comparison
+    bands: tuple[Band, ...] = ()
+    """By the score (0–100) these rows would have been given; empty where their labels do not tell of a whole horizon."""
+
+    def to_json(self) -> bytes:
+        """For ``read_judgement``; NaN becomes null."""
+        return orjson.dumps(self, option=orjson.OPT_INDENT_2)
 
     def metrics(self) -> dict[str, float]:
         """Flat names for a run: ``test_auc``, ``baseline_auc``, ``test_auc_gain`` and so on."""
         return {**self.ours.metrics("test"), **self.baseline.metrics("baseline"), **self.gain.metrics("test")}
+
+
+def read_judgement(content: bytes) -> Judgement | None:
+    """What ``Judgement.to_json`` wrote; None where it is something else."""
+    try:
+        return TypeAdapter(Judgement).validate_python(_numbers(orjson.loads(content)))
+    except (ValueError, TypeError):
+        return None
+
+
+def _numbers(written: Any) -> Any:
+    """JSON knows no NaN."""
+    if isinstance(written, dict):
+        return {name: _numbers(value) for name, value in written.items()}
+    if isinstance(written, list):
+        return [_numbers(value) for value in written]
+    return float("nan") if written is None else written
 
 
 @dataclass(frozen=True)
@@ -117,7 +143,8 @@ def fit(
     judged = cut.test if len(cut.test) else cut.validation
     served = probability if rows.offset is None else made.calibration(made.raw - rows.offset)
     # Labels that do not tell of a whole horizon say too little of how many.
-    outcome = rows.label if rows.offset is None and horizon == spec.horizon else served
+    whole = rows.offset is None and horizon == spec.horizon
+    outcome = rows.label if whole else served
     return Fitted(
         spec=spec,
         level=made.level,
@@ -131,7 +158,7 @@ def fit(
         importance=made.level.booster.gain_importance(),
         split=cut,
         probability=probability,
-        judgement=_judge(data, spec, cut, probability) if len(cut.test) else None,
+        judgement=_judge(data, spec, cut, probability, served if whole else None) if len(cut.test) else None,
         golden=features.matrix[judged[:: max(1, len(judged) // 32)][:32]],
         timing=made.timing,
     )
@@ -232,7 +259,12 @@ def _some(features: Features, rows: Positions) -> Features:
     return Features(features.names, features.categorical, features.matrix[rows])
 
 
-def _judge(data: Dataset, spec: ModelSpec, cut: Split, probability: Array) -> Judgement:
+def _bands(served: Array, label: Array, people: Positions) -> tuple[Band, ...]:
+    return score_bands(percentile(served, reference(served)), label, people)
+
+
+def _judge(data: Dataset, spec: ModelSpec, cut: Split, probability: Array, served: Array | None) -> Judgement:
+    """``served`` is what these rows would have been told; None where labels do not tell of a whole horizon."""
     label, people, learnt = data.rows.label[cut.test], data.rows.people[cut.test], cut.development
     values = data.features.column(spec.baseline)
     simplest = fit_baseline(values[learnt], data.rows.label[learnt])(values[cut.test])
@@ -242,6 +274,7 @@ def _judge(data: Dataset, spec: ModelSpec, cut: Split, probability: Array) -> Ju
         baseline=evaluate(simplest, label, people),
         baseline_name=spec.baseline,
         gain=compare(ours, simplest, label, people),
+        bands=() if served is None else _bands(served[cut.test], label, people),
     )
 
 

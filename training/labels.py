@@ -92,6 +92,43 @@ def sends(folder: Folder, response: Response, horizon: timedelta, after: datetim
         Sends in ``[after, known_until)`` that were received before ``known_until``. Where the horizon is not over by then
         the label is NaN.
     """
+    labelled = _labelled_sends(folder, response, horizon, after, known_until).order_by(["sent_us", "event_id"])
+    table = folder.con.to_pyarrow(labelled)
+    sent_at, label = table["sent_us"].to_numpy().astype(np.float64), table["label"].fill_null(0.0).to_numpy()
+    return Sends(
+        event_id=table["event_id"].combine_chunks(),
+        subscriber_id=table["subscriber_id"].combine_chunks(),
+        campaign_id=table["campaign_id"].combine_chunks(),
+        sent_at=sent_at,
+        hour_of_week=table["hour_of_week"].to_numpy(),
+        label=if_mature(label, sent_at, horizon, known_until),
+    )
+
+
+def sends_by_hour(
+    folder: Folder, response: Response, horizon: timedelta, after: datetime, known_until: datetime
+) -> pa.Table:
+    """Counts of sends whose response window is over. Parameters as for ``sends``.
+
+    Returns
+    -------
+    Columns ``hour_of_week`` (local, 0 = Monday 00:00), ``campaign``, ``sends``, ``answers``, in order of the first two. Of
+    sends without a campaign those of one day (UTC) make one.
+    """
+    labelled = _labelled_sends(folder, response, horizon, after, known_until)
+    mature = labelled.filter(labelled.sent_us + _us(horizon) <= microseconds(known_until))
+    day = (mature.sent_us // _us(timedelta(days=1))).cast("string")
+    named = mature.mutate(campaign=mature.campaign_id.fill_null(ibis.literal("no campaign, day ") + day))
+    counted = named.group_by("hour_of_week", "campaign").aggregate(
+        sends=named.count(), answers=named.label.fill_null(0.0).sum().cast("int64")
+    )
+    return folder.con.to_pyarrow(counted.order_by(["hour_of_week", "campaign"]))
+
+
+def _labelled_sends(
+    folder: Folder, response: Response, horizon: timedelta, after: datetime, known_until: datetime
+) -> ir.Table:
+    """``label`` is 1 where the send was answered, else null."""
     events = folder.known(microseconds(known_until))
     sent = events.filter(events.event_type == "sent", events.occurred_us >= microseconds(after))
     sent = sent.select("event_id", "subscriber_id", "campaign_id", "hour_of_week", sent_us="occurred_us")
@@ -109,17 +146,7 @@ def sends(folder: Folder, response: Response, horizon: timedelta, after: datetim
         ],
     )
     positive = answered.select("event_id").distinct().mutate(label=1.0)
-    labelled = sent.left_join(positive, "event_id").drop("event_id_right").order_by(["sent_us", "event_id"])
-    table = folder.con.to_pyarrow(labelled)
-    sent_at, label = table["sent_us"].to_numpy().astype(np.float64), table["label"].fill_null(0.0).to_numpy()
-    return Sends(
-        event_id=table["event_id"].combine_chunks(),
-        subscriber_id=table["subscriber_id"].combine_chunks(),
-        campaign_id=table["campaign_id"].combine_chunks(),
-        sent_at=sent_at,
-        hour_of_week=table["hour_of_week"].to_numpy(),
-        label=if_mature(label, sent_at, horizon, known_until),
-    )
+    return sent.left_join(positive, "event_id").drop("event_id_right")
 
 
 def if_mature(

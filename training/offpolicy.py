@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import chdtrc
 
-from training.evaluation import Floats, Interval, wilson
+from training.evaluation import Floats, Interval, clustered_rate
 
 MOST_WEIGHT = 1_000.0
 """Larger weights are cut to this. The rarest moment of a policy that explores 5 % over 24 hours weighs 480."""
@@ -326,12 +326,7 @@ def _interval(estimate: _Estimate, subscriber: npt.NDArray[np.int64]) -> Interva
 
 def _arm_rate(arm: str, outcome: Floats, subscriber: npt.NDArray[np.int64], chosen: npt.NDArray[np.bool_]) -> ArmRate:
     answers, sends, people = int(outcome[chosen].sum()), int(chosen.sum()), subscriber[chosen]
-    rate = answers / sends
-    error = _error(_averaged(outcome[chosen]), people)
-    # Wilson's interval with as many independent sends as have this standard error.
-    alike = rate * (1 - rate) / error**2 if error > 0 else float(sends)
-    low, high = wilson(rate, min(alike, float(sends)))
-    return ArmRate(arm, sends, int(np.unique(people).size), answers, Interval(rate, low, high))
+    return ArmRate(arm, sends, int(np.unique(people).size), answers, clustered_rate(outcome[chosen], people))
 
 
 def _contrast(

@@ -101,6 +101,19 @@ def test_a_run_keeps_everything_it_was_told(registry: Registry, home: Home, mode
     assert {tag.key: tag.value for tag in dataset.tags}["fingerprint"] == "f" * 64
 
 
+def test_what_was_kept_with_a_run_is_read_through_its_version(registry: Registry, bundle: Path, model: str) -> None:
+    with registry.run(model, "nightly", {}) as run:
+        run.log_artifact("judgement.json", b"{}")
+        run.log_artifact("plots/lift.txt", "größe".encode())
+        run.reserve()
+        run.register(bundle, features=FEATURES, example=np.array([[1.0, np.nan]]))
+    version = registry.resolve(model, "1")
+    assert registry.artifact(version, "judgement.json") == b"{}"
+    assert registry.artifact(version, "plots/lift.txt") == "größe".encode()
+    assert registry.artifact(version, "evaluation.json") is None
+    assert registry.artifact(version, "plots/none.txt") is None
+
+
 def test_a_run_that_raises_is_recorded_as_failed_and_gives_its_number_up(
     registry: Registry, home: Home, bundle: Path, model: str
 ) -> None:

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as arrays
 from sklearn import metrics as oracle
 
 from training import evaluation
-from training.evaluation import METRICS, Evaluation, Interval, compare, evaluate
+from training.evaluation import METRICS, Evaluation, Interval, clustered_rate, compare, evaluate, score_bands, wilson
 
 Metric = Callable[..., float]
 Sample = tuple[evaluation.Floats, evaluation.Floats, evaluation.Floats]
@@ -146,6 +146,35 @@ def test_tables_add_up_to_the_whole(sample: Sample) -> None:
 def test_wilson_gives_the_published_interval() -> None:
     # Newcombe 1998, table I: 81 of 263.
     assert evaluation.wilson(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+
+
+def test_bands_of_a_score_are_a_plain_count_and_hold_a_hundred_in_the_last() -> None:
+    draw = np.random.default_rng(5)
+    score, label = draw.integers(0, 101, 900), (draw.random(900) < 0.3).astype(np.float64)
+    found = score_bands(score, label, np.arange(900))
+    assert [(band.low, band.high) for band in found][::9] == [(0, 9), (90, 100)]
+    for band in found:
+        inside_it = (band.low <= score) & (score <= band.high)
+        assert (band.rows, band.positives) == (inside_it.sum(), label[inside_it].sum())
+        assert band.rate.value == pytest.approx(label[inside_it].mean())
+    assert sum(band.rows for band in found) == 900
+    nobody = score_bands(np.array([55]), np.array([1.0]), np.array([0]))[0]
+    assert (nobody.rows, np.isnan(nobody.rate.value)) == (0, True)
+
+
+def test_a_rate_of_rows_that_come_in_people_has_the_interval_of_so_many_people() -> None:
+    draw = np.random.default_rng(7)
+    alone, ours = 0, 0
+    for _ in range(200):
+        of_person = (draw.random(60) < 0.25).astype(np.float64)
+        rate = clustered_rate(np.repeat(of_person, 6), np.repeat(np.arange(60), 6))
+        low, high = wilson(float(of_person.mean()), 360)
+        ours += inside(rate, 0.25)
+        alone += low <= 0.25 <= high
+    assert 0.91 <= ours / 200 <= 0.98
+    assert alone / 200 < 0.7
+    never = clustered_rate(np.zeros(40), np.arange(40) // 4)
+    assert (never.low, never.high) == wilson(0.0, 10)
 
 
 def test_intervals_cover_the_truth_about_ninety_five_times_in_a_hundred() -> None:

@@ -14,7 +14,8 @@ from features.state import MICROSECONDS_PER_DAY, identity
 from models import churn
 from tests.features.logs import CATALOGUE
 from training.dataset import Dataset, Rows, dataset
-from training.fit import fit
+from training.evaluation import Comparison, Interval
+from training.fit import fit, read_judgement
 
 SPEC = replace(churn.SPEC, horizon=timedelta(days=7), rounds=20)
 
@@ -62,6 +63,31 @@ def test_the_same_dataset_gives_the_same_model_bit_for_bit() -> None:
     assert first.probability.tobytes() == second.probability.tobytes()
     assert first.judgement is not None
     assert first.judgement.ours.auc.value > 0.6
+
+
+def test_bands_of_the_score_hold_the_test_rows_and_only_labels_that_tell_of_a_whole_horizon() -> None:
+    data = made()
+    judged = fit(data, SPEC).judgement
+    assert judged is not None
+    assert sum(band.rows for band in judged.bands) == judged.ours.rows
+    assert sum(band.positives for band in judged.bands) == judged.ours.positives
+    assert judged.bands[0].rate.value < judged.ours.base_rate < judged.bands[-1].rate.value
+    unfinished = fit(replace(data, rows=replace(data.rows, offset=np.zeros(len(data.rows)))), SPEC).judgement
+    assert unfinished is not None and unfinished.bands == ()
+
+
+def test_a_judgement_is_read_as_it_was_written_and_what_is_none_is_not() -> None:
+    judged = fit(made(), SPEC).judgement
+    assert judged is not None
+    nothing = replace(judged, gain=Comparison(Interval(0.1, np.nan, np.nan), Interval(np.nan, np.nan, np.nan)))
+    whole = read_judgement(judged.to_json())
+    assert whole is not None and (whole.ours, whole.gain) == (judged.ours, judged.gain)
+    assert whole.to_json() == judged.to_json()
+    again = read_judgement(nothing.to_json())
+    assert again is not None
+    assert again.to_json() == nothing.to_json() and np.isnan(again.gain.log_loss_gain.value)
+    for other in (b"", b"{}", b'{"rows": 3}', b"[1, 2]", judged.to_json()[:-20]):
+        assert read_judgement(other) is None
 
 
 def test_what_is_learnt_over_a_short_horizon_answers_for_a_longer_one() -> None:

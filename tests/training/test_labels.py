@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -14,7 +15,7 @@ from features.contract import ENGAGEMENT_TYPES, OPT_OUT_TYPES
 from features.fold import Folder, Spine
 from models import churn, lead_score
 from tests.features.logs import CATALOGUE, START, Event, Log, logs, moments, naive_human
-from training.labels import Labels, churn_labels, lead_labels, sends
+from training.labels import Labels, Sends, churn_labels, lead_labels, sends, sends_by_hour
 
 PEOPLE = ("ann", "bob", "nobody")
 END, H, A = START + timedelta(days=25), timedelta(days=9), timedelta(days=12)
@@ -68,6 +69,23 @@ def test_send_labels_are_what_a_naive_loop_gives(log: Log) -> None:
             told = within(of(log, sent.subscriber_id, ("open", "click")), sent.occurred_at, H)
             answered = float(any(e.campaign_id == sent.campaign_id for e in told))
             expected[sent.event_id] = answered if sent.occurred_at <= END - H else None
-    found = sends(Folder(log.connect(), CATALOGUE), "any", H, START, END)
+    folder = Folder(log.connect(), CATALOGUE)
+    found = sends(folder, "any", H, START, END)
     labels = [None if np.isnan(label) else label for label in found.label]
     assert dict(zip(found.event_id.to_pylist(), labels, strict=True)) == expected
+    assert sends_by_hour(folder, "any", H, START, END).to_pylist() == counted(found)
+
+
+def counted(found: Sends) -> list[dict[str, object]]:
+    """Mature sends by hour and campaign, in a plain loop; without a campaign by day."""
+    sent, answered = Counter[tuple[int, str]](), Counter[tuple[int, str]]()
+    each = zip(
+        found.hour_of_week.tolist(), found.campaign_id.to_pylist(), found.sent_at.tolist(), found.label, strict=True
+    )
+    for hour, campaign, at, label in each:
+        if not np.isnan(label):
+            key = (hour, campaign or f"no campaign, day {int(at // 86_400e6)}")
+            sent[key] += 1
+            answered[key] += int(label)
+    names = ("hour_of_week", "campaign", "sends", "answers")
+    return [dict(zip(names, (*key, sent[key], answered[key]), strict=True)) for key in sorted(sent)]
