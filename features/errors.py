@@ -49,7 +49,10 @@ promise: a message names columns, rows, models and paths, never a person's value
        |- Overloaded
        |- UntrustedEvents
        |- ReplayedEvents
-       `- EventsNotTaken
+       |- EventsNotTaken
+       |- NoLeadBook
+       |- UnknownLead
+       `- LeadsUnavailable
 """
 
 from __future__ import annotations
@@ -452,3 +455,28 @@ class EventsNotTaken(RequestError):
     def __init__(self, reason: str, retry_after_s: int = 10) -> None:
         self.reason, self.retry_after_s = reason, retry_after_s
         super().__init__(f"This is not known to be taken in: {reason}. Send the same again in {retry_after_s} s.")
+
+
+class NoLeadBook(RequestError):
+    code = "no_lead_book"
+
+    def __init__(self) -> None:
+        super().__init__("No lead was exported yet, so there is none to show. Run `inbox export leads`, then look again.")
+
+
+class UnknownLead(RequestError):
+    code = "unknown_lead"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Nobody by this id is among the leads of the newest export: they converted, withheld consent, have no score, "
+            "or came later. Check the id, or run `inbox export leads`."
+        )
+
+
+class LeadsUnavailable(RequestError):
+    code = "leads_unavailable"
+
+    def __init__(self, reason: str, retry_after_s: int = 5) -> None:
+        self.reason, self.retry_after_s = reason, retry_after_s
+        super().__init__(f"Leads cannot be shown just now: {reason}. Try again in {retry_after_s} s.")

@@ -88,6 +88,11 @@ class Home:
         return self.var / "predictions"
 
     @property
+    def leads(self) -> Path:
+        """Directory of the lead books: one Parquet file per export of the whole list."""
+        return self.var / "leads"
+
+    @property
     def exports(self) -> Path:
         return self.var / "exports"
 

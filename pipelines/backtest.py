@@ -39,7 +39,7 @@ from models.spec import AsOfPolicy, ModelSpec, Response
 from models.timing import Timing, shape
 from pipelines.about import About, about_files
 from pipelines.console import Narrator, Share
-from pipelines.export import replacing
+from pipelines.files import replacing
 from pipelines.train import SPECS
 from training.backtest import Judged, Learnt, Origin, ask, judge, stretches, train_until
 from training.hours import FittedHours, fit_hours

@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 
 from pipelines.backtest import Backtest, described
-from pipelines.export import replacing
+from pipelines.files import replacing
 from pipelines.pages import (
     Html,
     bullets,

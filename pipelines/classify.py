@@ -30,7 +30,7 @@ from features.log import EventLog, IntakeReport
 from features.machines import learn_machines, pattern_counts
 from pipelines.about import About, about_files
 from pipelines.console import Narrator
-from pipelines.export import replacing
+from pipelines.files import replacing
 
 SUFFIXES = (".parquet", ".csv")
 WORDS = ("kind", "agent", "network", "haste", "burst", "trap")

@@ -28,6 +28,7 @@ from features.merges import merge as record
 from features.payload import looks_like_an_address
 from features.stores import open_store
 from pipelines.inbox import drained
+from pipelines.leads.book import alone as books_alone
 from pipelines.live import live_updater
 
 _BESIDE = ".forgetting"
@@ -114,9 +115,9 @@ def forget_person(home: Home, subscriber_id: str) -> Gone:
     UnknownSubscriber
         Nothing here knows the person, and nobody of that id was forgotten.
     StoreUnavailable, InboxUnavailable, UnreadableFile, Unwritable
-        When a part could not be done; call again.
+        When a part could not be done; call again. An export that is under way is waited for.
     """
-    with _alone(home):
+    with _alone(home), books_alone(home):
         drained(home)
         merges, given = Merges(home), _ids_of(home, subscriber_id)
         ids = ids_of(merges, given[0], given[1:])
@@ -159,15 +160,20 @@ def _alone(home: Home) -> Iterator[None]:
         raise Unwritable(home.var, error.strerror or "the disk does not take it") from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for directory in (home.predictions, home.offline):
+        for directory in _directories(home):
             for path in directory.rglob(f"*{_BESIDE}"):
                 path.unlink(missing_ok=True)
         yield
 
 
+def _directories(home: Home) -> tuple[Path, ...]:
+    """Of other rooms' files with a row per subscriber and moment: predictions, states of trainings, lead books."""
+    return home.predictions, home.offline, home.leads
+
+
 def _tables(home: Home) -> Iterator[Path]:
-    """Finished files of other rooms with a row per subscriber and moment: predictions, and the states of trainings."""
-    for directory in (home.predictions, home.offline):
+    """What is finished of those files."""
+    for directory in _directories(home):
         yield from sorted(directory.rglob("*.parquet"))
 
 
@@ -175,17 +181,28 @@ def _without(path: Path, ids: Collection[str]) -> int:
     """Write a file anew without the rows about some people, in one step; how many they were."""
     if "subscriber_id" not in pq.read_schema(path).names:
         return 0
-    table = pq.read_table(path)
-    theirs = pc.is_in(table["subscriber_id"], pa.array(list(ids), pa.string()))
-    count = pc.sum(theirs).as_py() or 0
-    if count:
+    gone = pa.array(list(ids), pa.string())
+    with pq.ParquetFile(path) as file:
+        groups = range(file.num_row_groups)
+        found = sum(_theirs(file.read_row_group(group, columns=["subscriber_id"]), gone)[1] for group in groups)
+        if not found:
+            return 0
         beside = path.with_suffix(_BESIDE)
         try:
-            pq.write_table(table.filter(pc.invert(theirs)), beside, compression="zstd")
-            with beside.open("rb") as file:
-                os.fsync(file.fileno())
+            with pq.ParquetWriter(beside, file.schema_arrow, compression="zstd") as writer:
+                for group in groups:
+                    rows = file.read_row_group(group)
+                    writer.write_table(rows.filter(pc.invert(_theirs(rows, gone)[0])))
+            with beside.open("rb") as written:
+                os.fsync(written.fileno())
             beside.replace(path)
         except OSError as error:
             beside.unlink(missing_ok=True)
             raise Unwritable(path, os.strerror(error.errno) if error.errno else "the disk does not take it") from error
-    return int(count)
+    return found
+
+
+def _theirs(rows: pa.Table, ids: pa.Array) -> tuple[pa.ChunkedArray, int]:
+    """Which rows are about some people, and how many."""
+    theirs = pc.is_in(rows["subscriber_id"], ids)
+    return theirs, int(pc.sum(theirs).as_py() or 0)

@@ -1,14 +1,18 @@
-"""`inbox score`: everybody's scores in one table.
+"""`inbox score`: everybody's scores, in parts.
 
-What enters: a home with promoted bundles and a materialized store. What leaves: the scored table. The promise: the same
-scorer as over HTTP, so the same bits at the same moment.
+What enters: a home with promoted bundles and a materialized store. What leaves: scored tables of some subscribers each, or
+all of it in one. The promise: the same scorer as over HTTP, so the same bits at the same moment; and however long the
+list, no more of it is in memory than one part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta
-from typing import get_args
+from itertools import chain, islice
+from typing import IO, get_args
 
 import pyarrow as pa
 
@@ -24,6 +28,13 @@ from serving.scorer import Scorer
 from serving.settings import ServingSettings
 from serving.swap import Shelf
 
+MEMORY_LIMIT = "1GB"
+"""Of the question who is in the log."""
+GROUP_ROWS = 65_536
+"""Of a row group that parts are gathered into."""
+GROUP_BYTES = 64 << 20
+"""A row group is no larger, however long the texts in it; one part may be."""
+
 
 def score_list(
     home: Home,
@@ -33,12 +44,24 @@ def score_list(
     ids: Sequence[str] | None = None,
     explain: bool = False,
 ) -> pa.Table:
-    """Score subscribers with every asked model that is promoted.
+    """What ``scored_parts`` gives, in one table: for lists that fit in memory."""
+    return pa.concat_tables(scored_parts(home, share, scored_at, models, ids, explain))
+
+
+def scored_parts(
+    home: Home,
+    share: Share,
+    scored_at: datetime | None = None,
+    models: Sequence[str] = MODELS,
+    ids: Sequence[str] | None = None,
+    explain: bool = False,
+) -> Iterator[pa.Table]:
+    """Score subscribers with every asked model that is promoted, up to ``MAX_IDS`` at a time.
 
     Parameters
     ----------
     scored_at
-        Default: just after the log's end, so that a rerun gives the same table.
+        Default: just after the log's end, so that a rerun gives the same tables.
     ids
         Default: everybody in the log, in order.
     explain
@@ -49,9 +72,9 @@ def score_list(
     BundleMissing
         When none of the asked models is promoted.
     EmptyLog
-        When there is nobody to score: the table has at least one row.
+        When there is nobody to score: there is at least one part, of at least one row.
     StoreUnavailable
-        When nobody's state can be read. The service falls back to priors then; a table of them would help nobody.
+        When nobody's state can be read. The service falls back to priors then; tables of them would help nobody.
     """
     drained(home)
     log = EventLog(home)
@@ -59,20 +82,32 @@ def score_list(
     scorer = scorer_of(home, models)
     if not scorer.bundles:
         raise BundleMissing(home.bundles)
-    wanted = list(ids) if ids is not None else _everybody(log)
-    if not wanted:
-        raise EmptyLog(home.event_log)
-    tables = []
-    for start in range(0, len(wanted), MAX_IDS):
-        request = ScoreRequest(
-            subscriber_ids=tuple(wanted[start : start + MAX_IDS]), models=_named(models), explain=explain
-        )
-        scores = scorer.score(request, moment)
-        if scores.store_failed:
-            raise StoreUnavailable("it is not there or does not answer; `inbox materialize` fills it")
-        tables.append(scores.to_table(scorer.versions, moment))
-        share((start + len(request.subscriber_ids)) / len(wanted))
-    return pa.concat_tables(tables)
+    with _everybody(log) if ids is None else nullcontext((ids, len(ids))) as (asked, total):
+        if not total:
+            raise EmptyLog(home.event_log)
+        done = 0
+        for some in _requests(asked):
+            request = ScoreRequest(subscriber_ids=some, models=_named(models), explain=explain)
+            scores = scorer.score(request, moment)
+            if scores.store_failed:
+                raise StoreUnavailable("it is not there or does not answer; `inbox materialize` fills it")
+            yield scores.to_table(scorer.versions, moment)
+            done += len(some)
+            share(done / total)
+
+
+def gathered(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in tables fit to be row groups: small parts together, none cut."""
+    held: list[pa.Table] = []
+    rows = size = 0
+    for part in parts:
+        if held and (rows + part.num_rows > GROUP_ROWS or size + part.nbytes > GROUP_BYTES):
+            yield pa.concat_tables(held)
+            held, rows, size = [], 0, 0
+        held.append(part)
+        rows, size = rows + part.num_rows, size + part.nbytes
+    if held:
+        yield pa.concat_tables(held)
 
 
 def scorer_of(home: Home, models: Sequence[str] = MODELS) -> Scorer:
@@ -86,7 +121,36 @@ def _named(models: Sequence[str]) -> tuple[ModelName, ...]:
     return tuple(name for name in get_args(ModelName) if name in models)
 
 
-def _everybody(log: EventLog) -> list[str]:
-    con = log.connect()
-    ids = con.table("subscribers").select("subscriber_id").order_by("subscriber_id")
-    return [str(subscriber_id) for subscriber_id in con.to_pyarrow(ids)["subscriber_id"].to_pylist()]
+@contextmanager
+def _everybody(log: EventLog) -> Iterator[tuple[Iterable[str], int]]:
+    """The ids of all subscribers in order, and how many there are.
+
+    They wait in a file without a name, which is gone with the process: the tables that tell who is there are closed
+    before the first of them is scored.
+    """
+    with tempfile.TemporaryFile(dir=log.home.var) as waiting:
+        total = _laid_down(log, waiting)
+        waiting.seek(0)
+        with pa.ipc.open_stream(waiting) as stream:
+            yield chain.from_iterable(batch.column(0).to_pylist() for batch in stream), total
+
+
+def _laid_down(log: EventLog, file: IO[bytes]) -> int:
+    """Write the ids of all subscribers in order; how many they are."""
+    con, total = log.connect(MEMORY_LIMIT), 0
+    try:
+        ids = con.con.sql("select subscriber_id from subscribers order by subscriber_id").to_arrow_reader(MAX_IDS)
+        with pa.ipc.new_stream(file, ids.schema) as stream:
+            for batch in ids:
+                total += batch.num_rows
+                stream.write_batch(batch)
+    finally:
+        con.disconnect()
+    return total
+
+
+def _requests(ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    """A request's worth at a time."""
+    left = iter(ids)
+    while some := tuple(islice(left, MAX_IDS)):
+        yield some

@@ -18,7 +18,7 @@ def command(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     home: HomeOption = HERE,
 ) -> None:
-    """Remove a person: events, profile, state, predictions, merged ids included. It cannot be undone.
+    """Remove a person: events, profile, state, predictions, lead books, merged ids included. It cannot be undone.
 
     What is told again of the time before is refused; of the id only a digest is kept for that. Models stay as they are:
     they hold no row of anybody. Exports and reports are yours to replace.
@@ -38,7 +38,7 @@ def command(
         narrator.say("The person was forgotten already.")
     narrator.say(
         f"Removed {events.events:,} events, {events.profiles:,} profiles, {gone.states:,} states, {gone.predictions:,} rows "
-        f"of predictions and trainings, {events.quarantined:,} rows in quarantine. Backups are not reached."
+        f"of predictions, trainings and lead books, {events.quarantined:,} rows in quarantine. Backups are not reached."
     )
 
 

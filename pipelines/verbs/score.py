@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +11,8 @@ import typer
 
 from features.clock import parse_instant
 from pipelines.console import Narrator
-from pipelines.export import replacing
-from pipelines.score import score_list
+from pipelines.files import replacing
+from pipelines.score import gathered, scored_parts
 from pipelines.verbs.options import HERE, HomeOption, ModelsArgument, chosen_models, home_at
 
 
@@ -30,9 +31,12 @@ def command(
     """
     narrator, place = Narrator(), home_at(home)
     moment = parse_instant(at, "--at") if at else None
-    with narrator.step("score") as share:
-        scored = score_list(place, share, moment, chosen_models(models), explain=explain)
-    target = out or place.exports / "scores.parquet"
-    with replacing(target) as beside:
-        pq.write_table(scored, beside, compression="zstd")
-    narrator.say(f"Scored {scored.num_rows:,} subscribers into {target}.")
+    target, rows = out or place.exports / "scores.parquet", 0
+    with narrator.step("score") as share, replacing(target) as beside:
+        parts = gathered(scored_parts(place, share, moment, chosen_models(models), explain=explain))
+        first = next(parts)
+        with pq.ParquetWriter(beside, first.schema, compression="zstd") as writer:
+            for part in chain([first], parts):
+                writer.write_table(part)
+                rows += part.num_rows
+    narrator.say(f"Scored {rows:,} subscribers into {target}.")
