@@ -17,31 +17,29 @@ from typing import Any
 
 import httpx
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 
 from features.errors import ScoringError, UnusableOption
 from features.home import Home
 from features.log import EventLog
 from pipelines.about import About, about_files, about_home
-from pipelines.cards import list_facts, report_input, response_by_hour
 from pipelines.console import Narrator
-from pipelines.export import ExportContext, write_leads
 from pipelines.inbox import files_taken
+from pipelines.leads.book import lead_book
+from pipelines.leads.files import NAMES, ExportFormat, write_leads
+from pipelines.leads.selection import Selection
 from pipelines.materialize import materialize
 from pipelines.promote import promote
-from pipelines.report import write_report
-from pipelines.score import score_list
+from pipelines.report.gather import make_report
 from pipelines.serve import Running, running
 from pipelines.simulator import simulate, write
-from pipelines.train import Outcome, Prepared, prepare, train_models
+from pipelines.train import Outcome, train_models
 from pipelines.verbs.ingest import tell
 from pipelines.verbs.train import describe
 from serving.schemas import MAX_IDS
-from training.dataset import labelled_rows
 
 SUBSCRIBERS, DAYS, SEED = 4000, 270, 1
 ONE_TIMES, THOUSAND_TIMES = 200, 20
+EXPORTED: tuple[ExportFormat, ...] = ("csv", "xlsx", "parquet")
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def run_demo(home: Home, data: Path | None, horizons: Mapping[str, timedelta], n
     narrator.say("\n[bold]4. Scores over HTTP[/]")
     _ask(home, done.as_of, narrator)
     narrator.say("\n[bold]5. For people[/]")
-    exports, report = _write_down(home, about, outcomes, narrator)
+    exports, report = _write_down(home, outcomes, narrator)
     _look_around(home, about, exports, report, narrator)
     narrator.say(f"Done in {time.perf_counter() - begun:.0f} s.")
 
@@ -179,36 +177,20 @@ class DemoFailed(ScoringError):
     code = "demo_failed"
 
 
-def _write_down(home: Home, about: About, outcomes: Sequence[Outcome], narrator: Narrator) -> tuple[list[Path], Path]:
-    with narrator.step("score everybody with reasons") as share:
-        scored = score_list(home, share, explain=True)
-    exports = _export(home, about, scored, narrator)
-    with narrator.step("write the report"):
-        prepared = prepare(home)
-        facts = list_facts(prepared.folder)
-        page = report_input(about, facts, outcomes, scored, exports, _heat(prepared, outcomes))
-        report = write_report(home.reports / "report.html", page)
-    return exports, report
+def _write_down(home: Home, outcomes: Sequence[Outcome], narrator: Narrator) -> tuple[list[Path], Path]:
+    exports = _export(home, outcomes, narrator)
+    refusals = {outcome.spec.name: outcome.refusal for outcome in outcomes if outcome.refusal is not None}
+    return exports, make_report(home, narrator, refusals=refusals)
 
 
-def _export(home: Home, about: About, scored: pa.Table, narrator: Narrator) -> list[Path]:
-    if "lead_score_score" not in scored.column_names:
+def _export(home: Home, outcomes: Sequence[Outcome], narrator: Narrator) -> list[Path]:
+    if not any(outcome.spec.name == "lead_score" and outcome.version for outcome in outcomes):
         narrator.say("    no lead export: there is no lead score on this list")
         return []
-    version, scored_at = scored["lead_score_model_version"][0].as_py(), scored["scored_at"][0].as_py()
-    context = ExportContext(version, scored_at, about.simulated, about.name)
+    with narrator.step("score everybody with reasons") as share:
+        book = lead_book(home, share)
     with narrator.step("write the lead export"):
-        return [
-            write_leads(scored, home.exports / f"leads.{kind}", kind, context).path
-            for kind in ("csv", "xlsx", "parquet")
-        ]
-
-
-def _heat(prepared: Prepared, outcomes: Sequence[Outcome]) -> npt.NDArray[np.float64] | None:
-    sends = next((outcome for outcome in outcomes if outcome.spec.name == "send_time" and outcome.fitted), None)
-    if sends is None:
-        return None
-    return response_by_hour(labelled_rows(sends.spec, prepared.folder, prepared.start, prepared.end))
+        return [write_leads(book, Selection(), home.exports / NAMES[kind], kind).path for kind in EXPORTED]
 
 
 def _look_around(home: Home, about: About, exports: Sequence[Path], report: Path, narrator: Narrator) -> None:

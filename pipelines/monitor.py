@@ -241,6 +241,27 @@ def monitor(home: Home, models: Sequence[str]) -> Monitored:
     )
 
 
+def current_experiment(home: Home, folder: Folder, end: datetime) -> Experiment | None:
+    """Of all that is watched only what deciding moments is worth; None where none was ever chosen.
+
+    Parameters
+    ----------
+    end
+        Of the log.
+
+    Raises
+    ------
+    UnreadableFile
+    """
+    decisions = decided(read_predictions(home, "send_time"))
+    if not decisions.num_rows:
+        return None
+    bundle, _ = _bundle(home, "send_time", str(decisions["model_version"][-1].as_py()))
+    spec = replace(SPECS["send_time"], horizon=_horizon(home, SPECS["send_time"], bundle))
+    carried = carried_out(decisions, folder, spec, end + JUST_AFTER)
+    return experiment(decisions, carried, folder, spec, end)
+
+
 def read_predictions(home: Home, model: str) -> pa.Table:
     """What was logged of one model, in order of time. Files being written are not looked at.
 

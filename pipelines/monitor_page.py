@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 
 from pipelines.decisions import Experiment
-from pipelines.export import replacing
+from pipelines.files import replacing
 from pipelines.monitor import Drift, Monitored, Outcomes, Watched, Week
 from pipelines.pages import (
     Html,
@@ -32,7 +32,7 @@ from pipelines.pages import (
     tag,
     text,
 )
-from pipelines.report import STATUS_MEANINGS
+from pipelines.report.words import STATUS_MEANINGS
 from pipelines.train import SPECS
 from training.drift import Shift
 from training.evaluation import Interval

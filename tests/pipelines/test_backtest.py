@@ -17,17 +17,20 @@ from tests.front_door import Said, inbox
 from tests.pipelines.test_verbs import refused
 
 UNTIL = "2025-07-01"
+EARLY = "2025-04-01"
+"""Until when the least is learnt that a churn model can be made of."""
 
 
-def asked(model: str, where: Path, out: Path, *more: str) -> Said:
+def asked(model: str, where: Path, out: Path, *more: str, until: str = UNTIL) -> Said:
     files = [f"--{name}={where / name}.parquet" for name in ("events", "subscribers", "campaigns")]
-    return inbox("backtest", model, *files, "--train-until", UNTIL, "--out", out, *more)
+    return inbox("backtest", model, *files, "--train-until", until, "--out", out, *more)
 
 
 @pytest.fixture(scope="module")
 def churned(small_list: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Said, Path]:
     out = tmp_path_factory.mktemp("backtest") / "churn"
-    return asked("churn", small_list, out, "--test-as-of", "2025-07-01,2025-07-15", "--horizon", "30d"), out
+    moments = ("--test-as-of", "2025-04-01,2025-04-15", "--horizon", "30d")
+    return asked("churn", small_list, out, *moments, until=EARLY), out
 
 
 def test_it_says_how_good_the_model_is_beside_a_baseline(churned: tuple[Said, Path]) -> None:
@@ -41,7 +44,7 @@ def test_predictions_hold_one_row_per_subscriber_and_moment(churned: tuple[Said,
     table = pq.read_table(churned[1] / "predictions.parquet")
     assert table.column_names[:4] == ["subscriber_id", "as_of", "probability", "label"]
     assert table.schema.field("as_of").type == pa.timestamp("us", "UTC")
-    assert {at.strftime("%m-%d") for at in table["as_of"].to_pylist()} == {"07-01", "07-15"}
+    assert {at.strftime("%m-%d") for at in table["as_of"].to_pylist()} == {"04-01", "04-15"}
     assert table.select(["subscriber_id", "as_of"]).group_by(["subscriber_id", "as_of"]).aggregate([]).num_rows == len(
         table
     )
@@ -70,7 +73,8 @@ def test_the_report_for_people_loads_nothing(churned: tuple[Said, Path]) -> None
 
 
 def test_a_second_run_writes_the_same_predictions(churned: tuple[Said, Path], small_list: Path, tmp_path: Path) -> None:
-    again = asked("churn", small_list, tmp_path / "again", "--test-as-of", "2025-07-15,2025-07-01", "--horizon", "30d")
+    moments = ("--test-as-of", "2025-04-15,2025-04-01", "--horizon", "30d")
+    again = asked("churn", small_list, tmp_path / "again", *moments, until=EARLY)
     assert again.code == 0
     first, second = (pq.read_table(where / "predictions.parquet") for where in (churned[1], tmp_path / "again"))
     assert first.equals(second)
@@ -96,7 +100,7 @@ def test_send_time_scores_every_later_send_and_writes_everybodys_week(small_list
 
 
 def test_leads_are_asked_about_at_creation_unless_moments_are_given(small_list: Path, tmp_path: Path) -> None:
-    said = asked("lead_score", small_list, tmp_path / "out", "--horizon", "30d", "--retrain-every", "40d")
+    said = asked("lead_score", small_list, tmp_path / "out", "--horizon", "30d", "--retrain-every", "42d")
     assert said.code == 0, said.err
     predictions = pq.read_table(tmp_path / "out" / "predictions.parquet")
     subscribers = pq.read_table(small_list / "subscribers.parquet")
@@ -130,7 +134,8 @@ def test_what_does_not_fit_together_is_refused(
 
 
 def test_moments_too_late_to_judge_are_scored_and_said_so(small_list: Path, tmp_path: Path) -> None:
-    said = asked("churn", small_list, tmp_path / "out", "--test-as-of", "2025-09-20", "--horizon", "30d")
+    moments = ("--test-as-of", "2025-09-20", "--horizon", "30d")
+    said = asked("churn", small_list, tmp_path / "out", *moments, until=EARLY)
     assert said.code == 0, said.err
     assert "No question had an answer" in said.out
     assert set(pq.read_table(tmp_path / "out" / "predictions.parquet")["label"].to_pylist()) == {None}
@@ -138,7 +143,8 @@ def test_moments_too_late_to_judge_are_scored_and_said_so(small_list: Path, tmp_
 
 def test_a_place_that_cannot_be_written_is_named(small_list: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    refused(asked("send_time", small_list, tmp_path / "file" / "out"), "could not be written")
+    words = ("--test-as-of", EARLY, "--horizon", "30d")
+    refused(asked("churn", small_list, tmp_path / "file" / "out", *words, until=EARLY), "could not be written")
 
 
 ORDERS = Path(__file__).parent.parent.parent / "examples" / "online_retail"

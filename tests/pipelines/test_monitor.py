@@ -25,7 +25,7 @@ from features.log import EventLog
 from features.store import known_catalogue
 from models.send_time import SPEC, Curves, Window, decide
 from pipelines.decisions import OWN_MODEL, Followed, carried_out, decided, experiment, numbers, parts
-from pipelines.monitor import Monitored, Watched, calibration_gone, monitor, read_predictions
+from pipelines.monitor import Monitored, Watched, calibration_gone, current_experiment, monitor, read_predictions
 from pipelines.monitor_page import page, write_findings
 from pipelines.score import scorer_of
 from serving.prediction_log import PredictionLog, Served
@@ -195,6 +195,16 @@ def test_arms_are_compared_as_they_were_played(played: Played) -> None:
         Followed(name, int((arm == name).sum()), int((arm == name).sum())) for name in ("exploit", "explore", "holdout")
     )
     assert experiment.lift.balance.balanced and not experiment.surely_worse
+
+
+def test_the_report_tells_of_the_same_experiment(played: Played, tmp_path: Path) -> None:
+    home, log = played.home, EventLog(played.home)
+    folder = Folder(log.connect(), known_catalogue(home.catalogue))
+    assert repr(current_experiment(home, folder, log.end())) == repr(played.of("send_time").experiment)
+    assert inbox("export", "report", "--home", home.root, "--out", tmp_path / "report.html").code == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Mail sent when the model said, against mail held out" in page
+    assert "held out: sent at the default" in page
 
 
 def test_policies_are_valued_at_what_they_would_truly_have_brought(harmed: Home) -> None:

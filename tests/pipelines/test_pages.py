@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from hashlib import sha256
 
 from pipelines import pages
 from tests.training.test_plots import CHARTS
@@ -37,3 +38,16 @@ def test_a_number_that_does_not_exist_is_a_dash() -> None:
     assert pages.interval(Interval(0.5, nothing, nothing), digits=1) == "0.5"
     assert pages.interval(Interval(0.5, 0.4, 0.6), digits=1) == "0.5 (0.4 to 0.6)"
     assert pages.percent(0.125) == "12.5 %"
+
+
+def test_the_browser_may_run_the_pages_own_script_and_no_other() -> None:
+    plain = pages.document("t", pages.header("t", simulated=False), [], pages.Html(""))
+    assert "script" not in plain
+    page = pages.document("t", pages.header("t", simulated=False), [], pages.Html(""), script="let a = 1;")
+    told = base64.b64encode(sha256(b"let a = 1;").digest()).decode()
+    assert f"img-src data:; script-src 'sha256-{told}'" in page
+    assert page.endswith("<script>let a = 1;</script></body></html>")
+
+
+def test_what_is_to_be_typed_is_told_apart_and_escaped() -> None:
+    assert pages.told("say `inbox <x>` now") == "<p>say <code>inbox &lt;x&gt;</code> now</p>"

@@ -36,7 +36,7 @@ from tests.serving import faults
 
 pytestmark = pytest.mark.slow
 
-GROUP = {"session.timeout.ms": "6000", "topic.metadata.refresh.interval.ms": "500"}
+GROUP = {"session.timeout.ms": "2500", "heartbeat.interval.ms": "300", "topic.metadata.refresh.interval.ms": "300"}
 TOPICS = (f"topic{number}" for number in count())
 
 
