@@ -40,6 +40,11 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(50_000)
 
 
+def pytest_unconfigure() -> None:
+    """What stays frozen is never freed, and DuckDB complains of that when Python ends."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session")
 def small_list(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a SIMULATED list in the input contract. Read only."""

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from features.catalogue import Catalogue
 from features.clock import microseconds
 from features.derive import derive
 from features.fold import Folder, Spine
@@ -29,15 +28,19 @@ slowly = settings(
 )
 
 
-def folded(
-    log: Log, questions: list[tuple[str, datetime]], catalogue: Catalogue = CATALOGUE, landmark: datetime | None = None
-) -> States:
+def folder_of(log: Log) -> Folder:
+    """The evidence on a log's events takes longer than any fold: it is worked out once for all that is asked of it."""
+    return Folder(log.connect(), CATALOGUE)
+
+
+def folded(log: Log | Folder, questions: list[tuple[str, datetime]], landmark: datetime | None = None) -> States:
     spine = Spine(
         pa.array([who for who, _ in questions], pa.string()),
         np.array([microseconds(as_of) for _, as_of in questions], dtype=np.float64),
         None if landmark is None else np.full(len(questions), float(microseconds(landmark))),
     )
-    return Folder(log.connect(), catalogue).fold(spine)
+    folder = log if isinstance(log, Folder) else folder_of(log)
+    return folder.fold(spine)
 
 
 def assert_close(states: States, expected: States) -> None:
@@ -95,18 +98,19 @@ def test_the_states_of_two_parts_merge_into_the_state_of_the_whole(log: Log, at:
 @given(logs(), st.floats(0, 60))
 def test_a_carried_state_is_the_state_folded_with_a_later_landmark(log: Log, days: float) -> None:
     now = START + timedelta(days=31)
-    questions = [(who, now) for who in PEOPLE]
+    folder, questions = folder_of(log), [(who, now) for who in PEOPLE]
     later = now + timedelta(days=days)
-    moved = carried(folded(log, questions), CATALOGUE, microseconds(later))
-    assert_close(moved, folded(log, questions, landmark=later))
+    moved = carried(folded(folder, questions), CATALOGUE, microseconds(later))
+    assert_close(moved, folded(folder, questions, landmark=later))
 
 
 @slowly
 @given(logs(), moments(), st.floats(0, 27), st.floats(0, 60))
 def test_what_is_derived_does_not_depend_on_the_landmark(log: Log, as_of: datetime, lead: float, later: float) -> None:
     questions, now = [(who, as_of) for who in PEOPLE], float(microseconds(as_of + timedelta(days=later)))
-    usual = derive(folded(log, questions), now, CATALOGUE)
-    other = derive(folded(log, questions, landmark=as_of - timedelta(days=lead)), now, CATALOGUE)
+    folder = folder_of(log)
+    usual = derive(folded(folder, questions), now, CATALOGUE)
+    other = derive(folded(folder, questions, landmark=as_of - timedelta(days=lead)), now, CATALOGUE)
     for name, left, right in zip(usual.names, usual.matrix.T, other.matrix.T, strict=True):
         if name == "affinity_top":
             continue
@@ -138,7 +142,9 @@ def test_the_heaviest_event_fits_its_sum() -> None:
 
 
 def test_a_question_among_many_is_answered_as_it_is_alone() -> None:
-    log = Log(tuple(Event(f"e{i}", "ann", "click", at := START + timedelta(hours=7 * i), at) for i in range(40)))
+    log = folder_of(
+        Log(tuple(Event(f"e{i}", "ann", "click", at := START + timedelta(hours=7 * i), at) for i in range(40)))
+    )
     instants = [START + timedelta(days=day) for day in (0, 3, 7, 11)]
     together = folded(log, [(who, at) for at in instants for who in PEOPLE])
     alone = np.concatenate([folded(log, [(who, at)]) for at in instants for who in PEOPLE])

@@ -29,8 +29,10 @@ from serving.scorer import Scorer
 from training.backtest import Origin, ask, judge, stretches, train_until
 
 DAY = timedelta(days=1)
-UNTIL = datetime(2025, 7, 1, tzinfo=UTC)
+UNTIL = datetime(2025, 5, 1, tzinfo=UTC)
 LATER = UNTIL + 10 * DAY
+ENOUGH_LEADS = datetime(2025, 7, 1, tzinfo=UTC)
+"""By then enough have converted to learn from."""
 CHURN = replace(churn.SPEC, horizon=30 * DAY, rounds=30)
 
 
@@ -43,18 +45,15 @@ def end_of(home: Home) -> datetime:
     return EventLog(home).end() + timedelta(microseconds=1)
 
 
-def asked(home: Home, spec: ModelSpec = CHURN, instants: tuple[datetime, ...] = (UNTIL, LATER)) -> Origin:
-    folder, until = folder_at(home, UNTIL), end_of(home)
-    return ask(train_until(spec, folder, EventLog(home).start(), UNTIL, until), folder, instants, until, until)
+def asked(
+    home: Home, spec: ModelSpec = CHURN, instants: tuple[datetime, ...] = (UNTIL, LATER), since: datetime = UNTIL
+) -> Origin:
+    folder, until = folder_at(home, since), end_of(home)
+    return ask(train_until(spec, folder, EventLog(home).start(), since, until), folder, instants, until, until)
 
 
 def states_at(home: Home, ids: list[str]) -> States:
     return folder_at(home, UNTIL).fold(Spine(pa.array(ids), np.full(len(ids), float(microseconds(LATER)))))
-
-
-def cut_off(home: Home) -> Origin:
-    folder = folder_at(home, UNTIL)
-    return ask(train_until(CHURN, folder, EventLog(home).start(), UNTIL, UNTIL), folder, [UNTIL], UNTIL + DAY, UNTIL)
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +73,13 @@ def cut_home(small_list: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     yield home
 
 
-def test_what_was_received_after_the_origin_changes_no_score_at_it(whole: Origin, cut_home: Home) -> None:
-    cut = cut_off(cut_home)
+@pytest.fixture(scope="module")
+def cut(cut_home: Home) -> Origin:
+    folder, start = folder_at(cut_home, UNTIL), EventLog(cut_home).start()
+    return ask(train_until(CHURN, folder, start, UNTIL, UNTIL), folder, [UNTIL], UNTIL + DAY, UNTIL)
+
+
+def test_what_was_received_after_the_origin_changes_no_score_at_it(whole: Origin, cut: Origin) -> None:
     at_origin = whole.asked.as_of == microseconds(UNTIL)
     assert cut.asked.subscriber_id.to_pylist() == whole.asked.subscriber_id.filter(pa.array(at_origin)).to_pylist()
     assert cut.probability.tobytes() == whole.probability[at_origin].tobytes()
@@ -117,9 +121,9 @@ def test_churn_labels_are_what_a_person_would_count(whole: Origin, small_home: H
 
 def test_everybody_created_after_the_origin_is_asked_about_once_as_of_that_moment(small_home: Home) -> None:
     spec = replace(lead_score.SPEC, rounds=20)
-    found = asked(small_home, spec, ())
+    found = asked(small_home, spec, (), ENOUGH_LEADS)
     subscribers = EventLog(small_home).connect().table("subscribers").to_pyarrow().to_pandas()
-    later = subscribers[subscribers.created_at >= UNTIL]
+    later = subscribers[subscribers.created_at >= ENOUGH_LEADS]
     assert sorted(found.asked.subscriber_id.to_pylist()) == sorted(later.subscriber_id)
     created = dict(zip(later.subscriber_id, later.created_at, strict=True))
     for who, as_of in zip(found.asked.subscriber_id.to_pylist(), found.asked.as_of, strict=True):
@@ -147,10 +151,9 @@ def test_the_judgement_counts_only_known_answers_and_names_its_baselines(whole: 
     assert sum(part.ours.rows for part in judged.by_age) == known
 
 
-def test_without_any_known_answer_nothing_is_judged(cut_home: Home) -> None:
-    unknown = cut_off(cut_home)
+def test_without_any_known_answer_nothing_is_judged(cut: Origin) -> None:
     with pytest.raises(NoMatureLabels, match="needs 30 days after it"):
-        judge([unknown])
+        judge([cut])
 
 
 def test_stretches_follow_each_other_without_gap() -> None:
@@ -163,8 +166,8 @@ def test_stretches_follow_each_other_without_gap() -> None:
     assert stretches(UNTIL, UNTIL + 8 * DAY, 4 * DAY)[-1] == (UNTIL + 4 * DAY, UNTIL + 8 * DAY)
 
 
-def test_a_horizon_that_the_log_does_not_reach_is_not_over_however_late_one_trains(small_home: Home) -> None:
-    end = end_of(small_home)
+def test_a_horizon_that_the_log_does_not_reach_is_not_over_however_late_one_trains(cut_home: Home) -> None:
+    end = end_of(cut_home)
     late = end + 90 * DAY
-    learnt = train_until(CHURN, folder_at(small_home, late), EventLog(small_home).start(), late, end)
+    learnt = train_until(CHURN, folder_at(cut_home, late), EventLog(cut_home).start(), late, end)
     assert learnt.rows.as_of.max() + 30 * 86_400e6 <= microseconds(end)
