@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import sys
 from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
@@ -37,6 +38,11 @@ NOBODYS_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "manage
 UNSAFE_CALLS = {"eval", "exec", "compile", "__import__"}
 UNSAFE_MODULES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 MAY_IMPORT_BY_NAME = {"pipelines/cli.py"}
+
+CLIENT = ROOT / "client" / "inbox_client"
+CLIENT_MAY_IMPORT = {"inbox_client", "httpx"}
+ONLY_FOR_TEMPLATES = {"jinja.py": {"jinja2", "markupsafe"}}
+"""Who only calls the client need not have Jinja2."""
 
 FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 NAMES = [str(path.relative_to(ROOT)) for path in FILES]
@@ -183,3 +189,15 @@ def test_every_error_has_a_code_of_its_own() -> None:
     assert len(set(codes.values())) == len(codes)
     spelled = {name: re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower() for name in codes}
     assert codes == spelled
+
+
+@pytest.mark.parametrize("path", sorted(CLIENT.rglob("*.py")), ids=lambda path: path.name)
+def test_the_client_stands_alone(path: Path) -> None:
+    parsed = ast.parse(path.read_text(encoding="utf-8"))
+    assert ast.get_docstring(parsed)
+    roots = {target.split(".")[0] for target in imported(ast.walk(parsed))}
+    assert roots - sys.stdlib_module_names <= CLIENT_MAY_IMPORT | ONLY_FOR_TEMPLATES.get(path.name, set())
+
+
+def test_there_is_a_client_to_look_at() -> None:
+    assert (CLIENT / "__init__.py").exists()
