@@ -3,38 +3,51 @@
 What enters: bytes of a request the guard let in. What leaves: bytes of an answer, JSON or Arrow. The promise: OpenAPI
 lists what is here, and nothing between the bytes and the scorer makes a Python object per value.
 
-The routes hand the request straight to the handlers (``BytesRoute``): FastAPI documents, pydantic reads the body once,
-orjson writes the answer once.
+The routes hand the request straight to the handlers (``wire.BytesRoute``): FastAPI documents, pydantic reads the body once,
+orjson writes the answer once. The leads' routes are in ``leads.routes``.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 from fastapi import APIRouter, FastAPI, Request, Response, Security
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
-from features.errors import EventsNotTaken, MalformedRequest, ReplayedEvents, RequestError, UnknownKey, UntrustedEvents
+from features.errors import (
+    EventsNotTaken,
+    LeadsUnavailable,
+    MalformedRequest,
+    NoLeadBook,
+    ReplayedEvents,
+    RequestError,
+    UnknownKey,
+    UnknownLead,
+    UntrustedEvents,
+)
 from features.providers import PROVIDERS
 from serving.admission import MAX_DEADLINE_MS, PLACE, Place, Threads, Ways, class_of, read_deadline
 from serving.answers import ARROW_MEDIA_TYPE, JSON_MEDIA_TYPE, Scores, render_arrow, render_json
 from serving.guard import DOOR, ONE_EVENTS, ONE_SCORE, REQUEST_ID, SCORES
+from serving.leads.routes import leads_routes
 from serving.meters import Meters
 from serving.prediction_log import PredictionLog, Served
-from serving.problems import MEDIA_TYPE, STATUS, problem
-from serving.schemas import Problem, ScoreRequest, ScoreResponse, parse, parse_query
+from serving.problems import STATUS, problem
+from serving.schemas import ScoreRequest, ScoreResponse, parse, parse_query
 from serving.together import Scored, Together
 from serving.webhooks.door import Arrived
 from serving.webhooks.reception import Reception, Taken
+from serving.wire import BytesRoute, documented, inlined, reply
 
 METRICS_MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -53,6 +66,9 @@ class ScorerLike(Protocol):
 
     def priors(self, request: ScoreRequest, scored_at: datetime) -> Scores:
         """What is said of strangers, of everybody asked for: no store, no trees."""
+
+    def statuses(self, subscriber_ids: Sequence[str], now: datetime) -> npt.NDArray[np.str_]:
+        """How they stand, without a score."""
 
 
 @dataclass
@@ -111,8 +127,8 @@ class Engine:
         scores, scored_at, versions = scored.scores, scored.scored_at, scored.versions
         served = Served(request_id, asked.context, scored_at, versions, scores)
         if ARROW_MEDIA_TYPE in accept:
-            return served, _reply(render_arrow(scores, request_id, scored_at, versions), ARROW_MEDIA_TYPE)
-        return served, _reply(render_json(scores, request_id, scored_at, versions, asked.explain), JSON_MEDIA_TYPE)
+            return served, reply(render_arrow(scores, request_id, scored_at, versions), ARROW_MEDIA_TYPE)
+        return served, reply(render_json(scores, request_id, scored_at, versions, asked.explain), JSON_MEDIA_TYPE)
 
     def close(self) -> None:
         """Finish what was begun and write it down."""
@@ -121,19 +137,8 @@ class Engine:
         self.predictions.close()
 
 
-def _reply(body: bytes, media_type: str) -> Response:
-    return Response(body, media_type=media_type, headers={"cache-control": "no-store"})
-
-
-class BytesRoute(APIRoute):
-    """A documented route whose handler takes the request as it is."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        return self.endpoint
-
-
 def create_app() -> FastAPI:
-    """The application without an engine: ``app.state.engine`` and ``app.state.reception`` are set when the service starts.
+    """The application without an engine: ``app.state.engine``, ``reception`` and ``leads`` are set when the service starts.
 
     ``app.state.meters`` is there from the beginning, for the guard to share.
     """
@@ -142,6 +147,7 @@ def create_app() -> FastAPI:
     app.router.redirect_slashes = False
     app.add_exception_handler(RequestError, _refuse)
     app.include_router(_routes())
+    app.include_router(leads_routes())
     return app
 
 
@@ -171,7 +177,7 @@ async def take_events(request: Request) -> Response:
     body = await request.body()
     arrived = Arrived(dict(request.scope["headers"]), body, reception.clock().timestamp())
     taken = await reception.take(request.scope[DOOR], arrived)
-    return _reply(orjson.dumps(asdict(taken)), JSON_MEDIA_TYPE)
+    return reply(orjson.dumps(asdict(taken)), JSON_MEDIA_TYPE)
 
 
 async def metrics(request: Request) -> Response:
@@ -195,8 +201,8 @@ async def docs(request: Request) -> Response:
 async def _refuse(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestError):
         raise error
-    reply = problem(error, request.scope[REQUEST_ID])
-    return Response(reply.body, reply.status, {name.decode(): value.decode() for name, value in reply.headers})
+    said = problem(error, request.scope[REQUEST_ID])
+    return Response(said.body, said.status, {name.decode(): value.decode() for name, value in said.headers})
 
 
 def _routes() -> APIRouter:
@@ -225,26 +231,18 @@ def _routes() -> APIRouter:
 
 
 _OF_EVENTS = {kind.code for kind in (UntrustedEvents, ReplayedEvents, EventsNotTaken)}
+_OF_LEADS = {kind.code for kind in (NoLeadBook, UnknownLead, LeadsUnavailable)}
 
 
 def _answers() -> dict[int | str, dict[str, Any]]:
     arrow = {"schema": {"type": "string", "format": "binary"}}
     said = {"description": "Scores in the order asked for.", "content": {ARROW_MEDIA_TYPE: arrow}}
-    return {200: said} | _problems(STATUS.keys() - _OF_EVENTS)
+    return {200: said} | documented(STATUS.keys() - _OF_EVENTS - _OF_LEADS)
 
 
 def _events_answers() -> dict[int | str, dict[str, Any]]:
     said = {"description": "What became of the events; all that were accepted are on disk."}
-    return {200: said} | _problems(STATUS.keys() - {MalformedRequest.code, UnknownKey.code})
-
-
-def _problems(codes: Collection[str]) -> dict[int | str, dict[str, Any]]:
-    content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
-    return {
-        status: {"description": code.replace("_", " "), "content": content}
-        for code, status in STATUS.items()
-        if code in codes
-    }
+    return {200: said} | documented(STATUS.keys() - _OF_LEADS - {MalformedRequest.code, UnknownKey.code})
 
 
 def _events() -> dict[str, Any]:
@@ -264,7 +262,7 @@ _DEADLINE: dict[str, Any] = {
 
 
 def _body() -> dict[str, Any]:
-    schema = _inlined(ScoreRequest.model_json_schema())
+    schema = inlined(ScoreRequest.model_json_schema())
     return {
         "requestBody": {"required": True, "content": {JSON_MEDIA_TYPE: {"schema": schema}}},
         "parameters": [_DEADLINE],
@@ -273,7 +271,7 @@ def _body() -> dict[str, Any]:
 
 def _parameters() -> dict[str, Any]:
     """The fields of a body as parameters of a query."""
-    body = _inlined(ScoreRequest.model_json_schema())["properties"]
+    body = inlined(ScoreRequest.model_json_schema())["properties"]
     context = body.pop("context")["anyOf"][0]["properties"]
     subscriber = {
         "name": "subscriber_id",
@@ -286,18 +284,3 @@ def _parameters() -> dict[str, Any]:
         for name, schema in (body | context).items()
     ]
     return {"parameters": [subscriber, *query, _DEADLINE]}
-
-
-def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
-    """A JSON schema without references: where OpenAPI puts it, they would point nowhere."""
-    definitions = schema.pop("$defs", {})
-
-    def resolved(part: Any) -> Any:
-        if isinstance(part, dict):
-            if "$ref" in part:
-                return resolved(definitions[part["$ref"].rpartition("/")[2]])
-            return {name: resolved(value) for name, value in part.items()}
-        return [resolved(value) for value in part] if isinstance(part, list) else part
-
-    inlined: dict[str, Any] = resolved(schema)
-    return inlined

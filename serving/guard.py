@@ -8,6 +8,10 @@ subscriber's id.
 Events come through a side door: ``/v1/events/{provider}`` takes no key of ours. A provider's ``Door`` says before the body is
 read what it can say by then, and the handler asks it again once the body is whole.
 
+The leads open to a key or to a session (``leads.session``), which a key was exchanged for: a session reads them and ends
+itself, and opens nothing else. Their page alone comes without either, with status 401, to ask for a key; it holds nobody's
+data.
+
 Load is shed here, before anything is parsed, as far as a request's class can be seen from its size; ``admission`` says
 how and why.
 
@@ -23,7 +27,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
-from time import monotonic, perf_counter
+from time import monotonic, perf_counter, time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -38,7 +42,10 @@ from features.errors import (
 )
 from serving.admission import PLACE, SMALL_BODY, Admission, Class, Place
 from serving.failures import described
-from serving.keys import KeyRing
+from serving.keys import KeyRecord, KeyRing
+from serving.leads.desk import DEADLINE
+from serving.leads.page import leads_page
+from serving.leads.session import is_good, read_cookie
 from serving.meters import Meters
 from serving.problems import GATEWAY_TIMEOUT, INTERNAL_ERROR, MEDIA_TYPE, STATUS, Reply, bare_problem, problem
 from serving.settings import ServingSettings
@@ -53,6 +60,9 @@ REQUEST_ID = "inbox.request_id"
 KNOWN = "inbox.known"
 """In the ASGI scope of a request whose caller is known, by key or by signature."""
 
+KEY = "inbox.key"
+"""In the ASGI scope of a request that brought a key: what is kept of it."""
+
 DOOR = "inbox.door"
 """Where the door that a request with events came through is found in the ASGI scope."""
 
@@ -60,9 +70,20 @@ SCORES = "/v1/scores"
 ONE_SCORE = "/v1/scores/{subscriber_id}"
 EVENTS = "/v1/events/"
 ONE_EVENTS = "/v1/events/{provider}"
+LEADS = "/v1/leads"
+LEADS_CSV = "/v1/leads.csv"
+ONE_LEAD = "/v1/leads/{subscriber_id}"
+LEADS_PAGE = "/leads"
+LEADS_SESSION = "/leads/session"
+BY_SESSION = frozenset(
+    {("GET", LEADS), ("GET", LEADS_CSV), ("GET", ONE_LEAD), ("GET", LEADS_PAGE), ("DELETE", LEADS_SESSION)}
+)
+"""What a session opens."""
 PROBES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 DOCS = frozenset({"/", "/docs.json"})
 STATIC = "/static_content/"
+
+_PLAIN = PROBES | DOCS | {SCORES, LEADS, LEADS_CSV, LEADS_PAGE, LEADS_SESSION}
 
 CLIENT_GONE = 499
 """Counted, never sent: the caller hung up before its body was whole."""
@@ -105,9 +126,11 @@ def route_of(path: str) -> str:
         return ONE_SCORE
     if path.startswith(EVENTS):
         return ONE_EVENTS
+    if path.startswith(LEADS + "/"):
+        return ONE_LEAD
     if path.startswith(STATIC):
         return STATIC
-    return path if path == SCORES or path in PROBES or path in DOCS else "other"
+    return path if path in _PLAIN else "other"
 
 
 class Bodies:
@@ -248,7 +271,7 @@ class Guard:
         try:
             await self._pass_on(scope, receive, answer, route, started)
         except RequestError as error:
-            await answer.replace(problem(error, request_id))
+            await answer.replace(_refusal(route, error, request_id))
         except _ClientGone:
             answer.status = CLIENT_GONE
         except _NotHere as error:
@@ -272,7 +295,7 @@ class Guard:
             await self._pass_events_on(scope, receive, answer, arrived)
             return
         headers = dict(scope["headers"])
-        self._check_key(headers)
+        scope[KEY] = self._key(headers, (scope["method"], route))
         scope[KNOWN] = True
         size = 0
         if scope["method"] == "POST":
@@ -312,16 +335,29 @@ class Guard:
     async def _run(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         try:
             async with asyncio.timeout(self.settings.answer_deadline_s) as deadline:
+                scope[DEADLINE] = deadline
                 await self.app(scope, receive, answer.send)
         except TimeoutError:
             if not deadline.expired():
                 raise
             raise _TooSlow from None
 
-    def _check_key(self, headers: dict[bytes, bytes]) -> None:
+    def _key(self, headers: dict[bytes, bytes], asked: tuple[str, str]) -> KeyRecord | None:
+        """What is kept of the key that was brought; None where a session does instead.
+
+        Raises
+        ------
+        UnknownKey
+        """
+        if asked in BY_SESSION and b"authorization" not in headers:
+            if not is_good(read_cookie(headers.get(b"cookie", b"")), self.keys, time()):
+                raise UnknownKey
+            return None
         scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() != b"bearer" or not self.keys.holds(key.strip()):
+        record = self.keys.record(key.strip()) if scheme.lower() == b"bearer" else None
+        if record is None:
             raise UnknownKey
+        return record
 
     def _record(self, scope: Scope, route: str, status: int, seconds: float) -> None:
         method = scope["method"] if scope["method"] in _KNOWN_METHODS else "other"
@@ -362,6 +398,16 @@ class _Answer:
         self._replaced, self.status = True, reply.status
         await self._send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
         await self._send({"type": "http.response.body", "body": reply.body})
+
+
+def _refusal(route: str, error: RequestError, request_id: str) -> Reply:
+    """A problem; to a stranger before the page of leads, the page itself, which asks for a key."""
+    if route == LEADS_PAGE and isinstance(error, UnknownKey):
+        page = leads_page()
+        headers = [(name.encode(), value.encode()) for name, value in page.headers.items()]
+        length = (b"content-length", str(len(page.body)).encode())
+        return Reply(HTTPStatus.UNAUTHORIZED, [*headers, length, (b"www-authenticate", b"Bearer")], page.body)
+    return problem(error, request_id)
 
 
 def _looks(size: int) -> Class:

@@ -1,7 +1,7 @@
 """API keys: made once, shown once, kept as hashes.
 
-What enters: names and presented keys. What leaves: a new key, or yes and no. The promise: no key is ever on disk, and
-how long a refusal takes says nothing about the keys there are.
+What enters: names and presented keys. What leaves: a new key, or whose a presented one is. The promise: no key is ever on
+disk, and how long a refusal takes says nothing about the keys there are.
 
 A key is 256 random bits, so a plain SHA-256 is as good as a slow hash, and cheap enough for every request.
 """
@@ -114,21 +114,27 @@ class KeyRing:
 
     def __init__(self, path: Path, now: Callable[[], float] = monotonic) -> None:
         self.path, self._now = path, now
-        self._digests: tuple[str, ...] = ()
+        self._records: tuple[KeyRecord, ...] = ()
         self._seen: tuple[int, int, int] | None = (0, 0, 0)
         self._checked_at = -RELOAD_AFTER_S
         self._refresh()
 
     def __len__(self) -> int:
-        return len(self._digests)
+        return len(self._records)
 
-    def holds(self, presented: bytes) -> bool:
-        """Whether this is an active key. Compares with every one, whichever matches."""
+    def record(self, presented: bytes) -> KeyRecord | None:
+        """What is kept of this key, if it is active. Compares with every one, whichever matches."""
         self._refresh()
-        asked, found = digest(presented), False
-        for known in self._digests:
-            found |= hmac.compare_digest(asked, known)
+        asked, found = digest(presented), None
+        for known in self._records:
+            if hmac.compare_digest(asked, known.sha256):
+                found = known
         return found
+
+    def named(self, name: str) -> KeyRecord | None:
+        """The active key of that name."""
+        self._refresh()
+        return next((record for record in self._records if record.name == name), None)
 
     def _refresh(self) -> None:
         if self._now() - self._checked_at < RELOAD_AFTER_S:
@@ -139,10 +145,10 @@ class KeyRing:
             return
         self._seen = seen
         try:
-            self._digests = tuple(record.sha256 for record in read_keys(self.path))
+            self._records = read_keys(self.path)
         except UnusableOption as error:
             log.error("%s; %d keys stay in force", error, len(self))
-        if not self._digests:
+        if not self._records:
             log.warning("no API key is active: every request for scores is refused")
 
 

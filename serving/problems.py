@@ -14,13 +14,16 @@ import orjson
 from features.errors import (
     BodyTooLarge,
     EventsNotTaken,
+    LeadsUnavailable,
     MalformedRequest,
+    NoLeadBook,
     NotJson,
     Overloaded,
     ReplayedEvents,
     RequestError,
     SlowBody,
     UnknownKey,
+    UnknownLead,
     UntrustedEvents,
 )
 
@@ -31,12 +34,15 @@ STATUS: dict[str, int] = {
     MalformedRequest.code: 400,
     UnknownKey.code: 401,
     UntrustedEvents.code: 401,
+    NoLeadBook.code: 404,
+    UnknownLead.code: 404,
     SlowBody.code: 408,
     ReplayedEvents.code: 409,
     BodyTooLarge.code: 413,
     NotJson.code: 415,
     Overloaded.code: 429,
     EventsNotTaken.code: 503,
+    LeadsUnavailable.code: 503,
 }
 """Of every error of a request, by its code. All others are 500."""
 
@@ -82,7 +88,7 @@ def _headers(error: RequestError) -> list[tuple[bytes, bytes]]:
         case UntrustedEvents():
             basic = error.provider in SHARED_SECRETS
             return [(b"www-authenticate", b'Basic realm="events"' if basic else b"Signature")]
-        case Overloaded() | EventsNotTaken():
+        case Overloaded() | EventsNotTaken() | LeadsUnavailable():
             return [(b"retry-after", str(error.retry_after_s).encode())]
         case SlowBody():
             return [(b"connection", b"close")]

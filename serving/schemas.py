@@ -7,7 +7,7 @@ promise: anything else is refused with the field's name and a reason, and neithe
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import parse_qs
@@ -76,11 +76,13 @@ Hour = Annotated[int, Field(ge=0, le=23)]
 Status = Literal["ok", "stale", "partial", "prior", "no_consent"]
 
 
-class _Asked(BaseModel):
+class Asked(BaseModel):
+    """Read strictly; nothing unknown is let in and nothing that was sent gets into a message."""
+
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
-class Context(_Asked):
+class Context(Asked):
     """What is known of the message the scores are for."""
 
     campaign_id: Word | None = Field(default=None, description="The send these scores are for.")
@@ -98,7 +100,7 @@ class Context(_Asked):
     )
 
 
-class ScoreRequest(_Asked):
+class ScoreRequest(Asked):
     """Whom to score, with which models. Order is kept, repeats are allowed."""
 
     subscriber_ids: Annotated[tuple[Word, ...], FailFast()] = Field(min_length=1, max_length=MAX_IDS)
@@ -123,7 +125,7 @@ def parse(body: bytes, max_ids: int = MAX_IDS) -> ScoreRequest:
     try:
         request = ScoreRequest.model_validate_json(body)
     except ValidationError as error:
-        raise _malformed(error) from None
+        raise malformed(error) from None
     if len(request.subscriber_ids) > max_ids:
         raise MalformedRequest("subscriber_ids", f"should have at most {max_ids} items")
     return request
@@ -144,22 +146,28 @@ def parse_query(subscriber_id: str, query: str) -> ScoreRequest:
     (22, 7)
     """
     try:
-        return parse(orjson.dumps(_as_body(subscriber_id, _single_fields(query))))
+        return parse(orjson.dumps(_as_body(subscriber_id, query_fields(query, {"content"}))))
     except MalformedRequest as error:
         field = error.field.removeprefix("context.").replace("subscriber_ids[0]", "subscriber_id")
         raise MalformedRequest(field, error.reason) from None
 
 
-def _single_fields(query: str) -> dict[str, Any]:
-    """Every parameter's text, ``content`` as a list of texts."""
+def query_fields(query: str, repeated: Collection[str] = ()) -> dict[str, Any]:
+    """Every parameter's text, of those that may be ``repeated`` a list of texts.
+
+    Raises
+    ------
+    MalformedRequest
+        When it is no UTF-8, has too many parameters, or one of them twice.
+    """
     try:
         found = parse_qs(query, keep_blank_values=True, errors="strict", max_num_fields=MAX_QUERY_FIELDS)
     except ValueError:
         raise MalformedRequest("query", "should be UTF-8 and have few parameters") from None
-    fields: dict[str, Any] = {"content": found.pop("content")} if "content" in found else {}
+    fields: dict[str, Any] = {name: found.pop(name) for name in repeated if name in found}
     for name, texts in found.items():
         if len(texts) > 1:
-            raise MalformedRequest(_shown(name), "is given twice")
+            raise MalformedRequest(shown(name), "is given twice")
         fields[name] = texts[0]
     return fields
 
@@ -179,23 +187,24 @@ def _as_body(subscriber_id: str, fields: Mapping[str, Any]) -> dict[str, Any]:
                 # In a query a plus sign arrives as a space unless it was encoded.
                 context[name] = text.replace(" ", "+")
             case "window_hours":
-                context[name] = _number(text)
+                context[name] = whole_number(text)
             case "quiet_hours":
-                context[name] = [_number(part) for part in text.split(",")]
+                context[name] = [whole_number(part) for part in text.split(",")]
             case _:
-                raise MalformedRequest(_shown(name), "is not known")
+                raise MalformedRequest(shown(name), "is not known")
     return body | {"context": context}
 
 
-def _number(text: str) -> int | str:
-    """What is no whole number stays a text, for the schema to refuse by name."""
+def whole_number(text: str) -> int | str:
+    """The number a text spells. What is no whole number stays a text, for the schema to refuse by name."""
     return int(text) if _WHOLE_NUMBER.fullmatch(text) else text
 
 
-def _malformed(error: ValidationError) -> MalformedRequest:
+def malformed(error: ValidationError) -> MalformedRequest:
+    """The first thing wrong, without the value that was sent."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     if first["type"] == "extra_forbidden":
-        return MalformedRequest(_path((*first["loc"][:-1], _shown(str(first["loc"][-1])))), "is not known")
+        return MalformedRequest(_path((*first["loc"][:-1], shown(str(first["loc"][-1])))), "is not known")
     return MalformedRequest(_path(first["loc"]), _REASONS.get(first["type"], first["msg"]))
 
 
@@ -208,7 +217,7 @@ def _path(location: tuple[int | str, ...]) -> str:
     return parts.removeprefix(".") or "body"
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
     """An unknown field's name as far as it looks like one: it was sent in, and might be somebody's address."""
     return name if _FIELD_NAME.fullmatch(name) else "(unknown field)"
 

@@ -158,6 +158,20 @@ class Scorer:
         """What is said of strangers, of everybody asked for: neither store nor trees, for whoever cannot wait."""
         return self._scores(request, self._strangers(request.subscriber_ids, store_failed=False), scored_at)
 
+    def statuses(self, subscriber_ids: Sequence[str], now: datetime) -> npt.NDArray[np.str_]:
+        """How they stand at the moment, one of ``STATUSES`` each, without a score.
+
+        Raises
+        ------
+        StoreUnavailable
+            When nobody can tell, not even who has objected.
+        """
+        subjects = self._read(subscriber_ids, float(microseconds(now)), None)
+        if subjects.store_failed:
+            raise StoreUnavailable("it did not say how these subscribers stand")
+        standing: npt.NDArray[np.str_] = STATUSES[subjects.status]
+        return standing
+
     def _scores(self, request: ScoreRequest, subjects: Subjects, scored_at: datetime) -> Scores:
         context, personal = request.context or NO_CONTEXT, subjects.personal
         columns: dict[str, Any] = {

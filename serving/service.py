@@ -28,6 +28,7 @@ from serving.app import Engine, create_app
 from serving.breaker import Breaker
 from serving.guard import Guard
 from serving.keys import KeyRing
+from serving.leads.desk import Desk
 from serving.prediction_log import PredictionLog
 from serving.scorer import Scorer
 from serving.settings import read_settings
@@ -91,7 +92,7 @@ class GuardedService(Service[T]):
     # All three spell out the path and so the subscriber's id: the guard logs and counts by route instead.
     logging={"access": {"enabled": False}},
     metrics={"enabled": False},
-    tracing={"excluded_urls": ["/v1/scores"]},
+    tracing={"excluded_urls": ["/v1/scores", "/v1/leads"]},
     envs=[{"name": name, "value": value} for name, value in ENVIRONMENT.items()],
 )
 @bentoml.asgi_app(app, path="/")
@@ -129,6 +130,7 @@ class Scoring:
             self.follower.wake,
         )
         _watch_events(self.follower)
+        self.leads = app.state.leads = Desk(stores, self.engine, settings.answer_deadline_s)
 
     async def __is_ready__(self) -> bool:
         """Ready to score once a model is in service."""
@@ -137,6 +139,7 @@ class Scoring:
     @bentoml.on_shutdown
     def close(self) -> None:
         """Write down what was taken in or answered and not written yet."""
+        self.leads.close()
         self.reception.close()
         self.follower.close()
         self.swapper.close()

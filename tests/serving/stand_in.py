@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,15 +12,18 @@ from threading import Thread
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from features.errors import StoreUnavailable
 from features.inbox import Inbox
 from serving.answers import Scores
 from serving.app import Engine, create_app
 from serving.guard import Guard
 from serving.keys import KeyRing, create_key, read_keys
+from serving.leads.desk import Desk
 from serving.prediction_log import PredictionLog
 from serving.schemas import ScoreRequest
 from serving.settings import ServingSettings
@@ -92,6 +95,12 @@ class FixedScorer:
         self.spoil(columns)
         return Scores(columns, store_failed=self.store_failed)
 
+    def statuses(self, subscriber_ids: Sequence[str], now: datetime) -> npt.NDArray[np.str_]:
+        """Whoever's id begins with "shy" has objected."""
+        if self.store_failed:
+            raise StoreUnavailable("it is a stand-in that fails")
+        return np.array(["no_consent" if one.startswith("shy") else "ok" for one in subscriber_ids])
+
     def priors(self, request: ScoreRequest, scored_at: datetime) -> Scores:
         columns = fixed_columns(request)
         count = len(request.subscriber_ids)
@@ -107,6 +116,7 @@ class Front:
     guard: Guard
     engine: Engine
     reception: Reception
+    leads: Desk
     key: str
 
     @property
@@ -114,6 +124,7 @@ class Front:
         return {"authorization": f"Bearer {self.key}"}
 
     def close(self) -> None:
+        self.leads.close()
         self.reception.close()
         self.engine.close()
 
@@ -137,9 +148,10 @@ def front(
     own.state.reception = reception = Reception(
         stores, Inbox(stores), configured.clock(), own.state.meters, certificates
     )
+    own.state.leads = leads = Desk(stores, engine, configured.answer_deadline_s)
     doors = open_doors(configured, certificates)
     guard = Guard(app or own, configured, KeyRing(configured.keys), own.state.meters, doors)
-    return Front(own, guard, engine, reception, key)
+    return Front(own, guard, engine, reception, leads, key)
 
 
 @contextmanager

@@ -57,7 +57,7 @@ def test_every_error_a_caller_can_cause_has_a_status_and_no_other_has() -> None:
     kinds = [kind for kind in concrete(RequestError) if kind is not RequestError]
     assert {kind.code for kind in kinds} == set(STATUS)
     assert all(hasattr(errors, kind.__name__) for kind in kinds)
-    assert sorted(STATUS.values()) == [400, 401, 401, 408, 409, 413, 415, 429, 503]
+    assert sorted(STATUS.values()) == [400, 401, 401, 404, 404, 408, 409, 413, 415, 429, 503, 503]
 
 
 def test_a_known_key_is_let_in(behind: Front, url: str) -> None:

@@ -24,12 +24,16 @@ class Clock:
         return self.seconds
 
 
+def opens(ring: KeyRing, key: str) -> bool:
+    return ring.record(key.encode()) is not None
+
+
 def test_a_key_opens_and_no_other_does(path: Path) -> None:
     key = create_key(path, "renderer")
     ring = KeyRing(path)
-    assert ring.holds(key.encode())
+    assert opens(ring, key)
     for other in (new_key(), key[:-1], key + " ", "", "renderer", read_keys(path)[0].sha256):
-        assert not ring.holds(other.encode())
+        assert not opens(ring, other)
 
 
 def test_the_key_is_not_on_disk_and_the_file_is_the_owners_alone(path: Path) -> None:
@@ -45,20 +49,20 @@ def test_keys_rotate_while_the_service_runs(path: Path) -> None:
     ring = KeyRing(path, clock)
     new = create_key(path, "new")
     clock.seconds += 1
-    assert ring.holds(old.encode()) and ring.holds(new.encode())
+    assert opens(ring, old) and opens(ring, new)
     revoke_key(path, "old")
     clock.seconds += 1
-    assert not ring.holds(old.encode()) and ring.holds(new.encode())
+    assert not opens(ring, old) and opens(ring, new)
 
 
 def test_without_a_file_nobody_is_let_in_until_there_is_one(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
     ring = KeyRing(path, clock)
     assert "no API key is active" in caplog.text
-    assert not ring.holds(b"") and not ring.holds(new_key().encode())
+    assert not opens(ring, "") and not opens(ring, new_key())
     key = create_key(path, "first")
     clock.seconds += 1
-    assert ring.holds(key.encode())
+    assert opens(ring, key)
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"keys": [{"name": "x"}]}', b'{"keys": 3}'])
@@ -70,7 +74,7 @@ def test_a_damaged_file_changes_nothing_in_a_running_service(
     ring = KeyRing(path, clock)
     path.write_bytes(damage)
     clock.seconds += 1
-    assert ring.holds(key.encode())
+    assert opens(ring, key)
     assert "1 keys stay in force" in caplog.text
     with pytest.raises(UnusableOption, match="not a readable key file"):
         create_key(path, "other")
@@ -83,3 +87,13 @@ def test_a_name_is_taken_once_and_an_unknown_name_cannot_be_revoked(path: Path) 
         create_key(path, "renderer")
     with pytest.raises(UnusableOption, match="there are renderer"):
         revoke_key(path, "other")
+
+
+def test_whose_a_key_is_and_what_is_kept_of_it_is_known_by_its_name(path: Path) -> None:
+    keys = {name: create_key(path, name) for name in ("renderer", "anna")}
+    ring = KeyRing(path)
+    for name, key in keys.items():
+        record = ring.record(key.encode())
+        assert record is not None and record.name == name
+        assert ring.named(name) == record
+    assert ring.named("nobody") is None

@@ -1,0 +1,232 @@
+"""Which leads of the newest book, and their rows.
+
+What enters: a home and a checked query. What leaves: rows of the newest lead book. The promise: what was asked reaches DuckDB
+as parameters alone, memory is bounded however large the book is, and a book that is damaged, replaced or gone is an error
+that says so.
+
+Two steps: which ranks and in which order (a scan of the columns asked about), then the rows with those ranks (the row groups
+they are in). One step would sort whole rows, and far into a large list that takes seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from features.errors import LeadsUnavailable, MalformedRequest, NoLeadBook
+from features.home import Home
+from features.intake import quoted
+from serving.leads.book import PROFILE, Book, BookUnreadable, Standing, books, history, open_book, row
+from serving.leads.query import LeadQuery, Selection
+
+log = logging.getLogger("inbox.leads")
+
+Ranks = npt.NDArray[np.int32]
+Row = dict[str, Any]
+
+BLOCK_ROWS = 1_000
+"""Of a download at a time: a few milliseconds, and as many as the online store is asked for at once."""
+ROW_COLUMNS = (
+    "rank",
+    "subscriber_id",
+    "score",
+    "grade",
+    "probability",
+    "percentile",
+    "score_before",
+    "grade_before",
+    "score_change",
+    "movement",
+    "change_reason",
+    "reasons_for",
+    "reasons_against",
+    "churn_band",
+    "churn_probability",
+    "recommended_send_at",
+    "send_time_confident",
+    "last_engagement_at",
+    "status",
+)
+"""What a page shows of each lead."""
+
+_CONFIG: dict[str, Any] = {
+    "threads": "1",
+    "memory_limit": "512MB",
+    # Nothing is spilled: people's data would lie where nobody looks for it.
+    "temp_directory": "",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+}
+_Mark = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some leads of a selection, and how many it has in all."""
+
+    book: Book
+    total: int
+    rows: list[Row]
+
+
+class BookReader:
+    """Reads the newest book of one home; for one thread at a time."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self._con: duckdb.DuckDBPyConnection | None = None
+        self._seen: tuple[Path, _Mark, Book] | None = None
+
+    def close(self) -> None:
+        if self._con is not None:
+            self._con.close()
+            # What is still referred to when Python ends, DuckDB complains of.
+            self._con = None
+
+    def page(self, query: LeadQuery) -> Page:
+        """The leads at one place of a selection.
+
+        Raises
+        ------
+        NoLeadBook
+        LeadsUnavailable
+        MalformedRequest
+            When the list has no such attribute.
+        """
+        with self._newest() as book:
+            ranks = self._ranks(book, query, query.sort)
+            return Page(book, len(ranks), self._rows(book, ranks[query.offset : query.offset + query.limit]))
+
+    def one(self, subscriber_id: str) -> tuple[Book, Row | None, list[Standing]]:
+        """One lead's whole row, None when there is none, and how they stood in every book that is left."""
+        with self._newest() as book:
+            return book, row(book.path, subscriber_id), history(self.home, subscriber_id)
+
+    def begin(self, selection: Selection) -> tuple[Book, Iterator[pa.RecordBatch]]:
+        """A whole selection in order of rank, a row group in memory at a time."""
+        with self._newest() as book:
+            return book, self._batches(book, self._ranks(book, selection, "rank"))
+
+    @property
+    def _sql(self) -> duckdb.DuckDBPyConnection:
+        """Kept once there was a question: to connect takes as long as to answer."""
+        if self._con is None:
+            self._con = duckdb.connect(config=_CONFIG)
+            self._con.execute("SET TimeZone = 'UTC'")
+        return self._con
+
+    @contextmanager
+    def _newest(self) -> Iterator[Book]:
+        """The newest book; an error if it did not stay the same meanwhile."""
+        with _told():
+            book, mark = self._opened()
+            yield book
+            if _mark(book.path) != mark:
+                raise LeadsUnavailable("the export was written anew while it was read", 1)
+
+    def _opened(self) -> tuple[Book, _Mark]:
+        found = books(self.home)
+        if not found:
+            raise NoLeadBook
+        path, mark = found[-1], _mark(found[-1])
+        if self._seen is None or self._seen[:2] != (path, mark):
+            self._seen = path, mark, open_book(path)
+        return self._seen[2], mark
+
+    def _ranks(self, book: Book, selection: Selection, sort: str) -> Ranks:
+        conditions = [*_conditions(book, selection)]
+        where = " AND ".join(["true", *(condition for condition, _ in conditions)])
+        column, way = sort.removeprefix("-"), "DESC" if sort.startswith("-") else "ASC"
+        order = f"ORDER BY {column} {way} NULLS LAST, rank"
+        found = self._sql.execute(
+            f"SELECT rank FROM read_parquet(?) WHERE {where} {order}",
+            [_literal(book.path), *(value for _, value in conditions)],
+        )
+        return np.asarray(found.fetchnumpy()["rank"], np.int32)
+
+    def _rows(self, book: Book, ranks: Ranks) -> list[Row]:
+        """In the order of ``ranks``."""
+        if not len(ranks):
+            return []
+        places = {rank: place for place, rank in enumerate(ranks.tolist())}
+        query = (
+            f"SELECT {', '.join(ROW_COLUMNS)} FROM read_parquet(?) "
+            f"WHERE rank BETWEEN ? AND ? AND rank IN ({', '.join('?' * len(places))})"
+        )
+        asked = [_literal(book.path), min(places), max(places), *places]
+        found: list[Row] = self._sql.sql(query, params=asked).to_arrow_table().to_pylist()
+        return sorted(found, key=lambda row: places[row["rank"]])
+
+    def _batches(self, book: Book, ranks: Ranks) -> Iterator[pa.RecordBatch]:
+        with _told(), pq.ParquetFile(book.path) as file:
+            for group in range(file.num_row_groups):
+                there = file.read_row_group(group, columns=["rank"], use_threads=False)["rank"].to_numpy()
+                wanted = np.isin(there, ranks, assume_unique=True)
+                if wanted.any():
+                    rows = file.read_row_group(group, use_threads=False).filter(pa.array(wanted))
+                    yield from rows.combine_chunks().to_batches(max_chunksize=BLOCK_ROWS)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What goes wrong with a file, in our words; DuckDB's and Arrow's may hold what is in it."""
+    try:
+        yield
+    except BookUnreadable as error:
+        log.error("%s", error)
+        raise LeadsUnavailable("the newest export is damaged; `inbox export leads` writes a new one", 60) from None
+    except FileNotFoundError:
+        raise LeadsUnavailable("the export was taken away while it was read", 1) from None
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        log.error("%s while reading leads", type(error).__name__)
+        raise LeadsUnavailable("the newest export cannot be read; the service's log has more", 10) from None
+
+
+def _conditions(book: Book, selection: Selection) -> Iterator[tuple[str, object]]:
+    """Conditions in SQL, each with the one parameter it has."""
+    if selection.search is not None:
+        yield "contains(lower(subscriber_id), lower(?))", selection.search
+    for column in ("grade", "churn_band", "movement"):
+        if words := getattr(selection, column):
+            yield f"list_contains(?::VARCHAR[], {column})", list(words)
+    wanted: dict[str, list[str]] = {}
+    for segment in selection.segment:
+        name, _, value = segment.partition("=")
+        wanted.setdefault(name, []).append(value)
+    for name, texts in wanted.items():
+        yield _is_any(book, name, texts)
+
+
+def _is_any(book: Book, name: str, texts: list[str]) -> tuple[str, object]:
+    """That an attribute has one of the given values; the same leads as ``inbox export leads --segment``."""
+    if name not in book.attributes:
+        raise MalformedRequest("segment", f"should name one of {', '.join(book.attributes) or 'no attributes'}")
+    type = book.schema.field(PROFILE + name).type
+    column = quoted(PROFILE + name)
+    if not (pa.types.is_integer(type) or pa.types.is_floating(type)):
+        return f"list_contains(?::VARCHAR[], CAST({column} AS VARCHAR))", texts
+    try:
+        return f"list_contains(?::DOUBLE[], CAST({column} AS DOUBLE))", [float(text) for text in texts]
+    except ValueError:
+        raise MalformedRequest("segment", f"should be a number, as {name} is") from None
+
+
+def _literal(path: Path) -> str:
+    """A path as DuckDB opens it: stars and brackets in it are no pattern."""
+    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in str(path))
+
+
+def _mark(path: Path) -> _Mark:
+    """What changes when a book is written anew."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
