@@ -14,15 +14,18 @@ from datetime import datetime, timedelta
 from itertools import chain, islice
 from typing import IO, get_args
 
+import numpy as np
 import pyarrow as pa
 
+from features.clock import microseconds
 from features.contract import MODELS
-from features.errors import BundleMissing, EmptyLog, StoreUnavailable
+from features.errors import BundleMissing, EmptyLog, StoreUnavailable, UnusableOption
 from features.home import Home
 from features.log import EventLog
 from features.stores import open_store
 from pipelines.console import Share
 from pipelines.inbox import drained
+from serving.answers import Scores
 from serving.schemas import MAX_IDS, ModelName, ScoreRequest
 from serving.scorer import Scorer
 from serving.settings import ServingSettings
@@ -73,6 +76,8 @@ def scored_parts(
         When none of the asked models is promoted.
     EmptyLog
         When there is nobody to score: there is at least one part, of at least one row.
+    UnusableOption
+        When ``scored_at`` is given and the store knows more than was known then.
     StoreUnavailable
         When nobody's state can be read. The service falls back to priors then; tables of them would help nobody.
     """
@@ -91,9 +96,22 @@ def scored_parts(
             scores = scorer.score(request, moment)
             if scores.store_failed:
                 raise StoreUnavailable("it is not there or does not answer; `inbox materialize` fills it")
+            if scored_at is not None:
+                _refuse_foresight(scores, scored_at)
             yield scores.to_table(scorer.versions, moment)
             done += len(some)
             share(done / total)
+
+
+def _refuse_foresight(scores: Scores, scored_at: datetime) -> None:
+    """A score as of a past moment must not rest on what was learnt since."""
+    newest = np.asarray(scores.columns["state_as_of"])
+    if (newest > microseconds(scored_at)).any():
+        raise UnusableOption(
+            "--at",
+            "the online store knows what was received after that moment. Give a later one, or lay out a home as of it: "
+            "one without var/feast/online.db, filled by `inbox materialize --as-of` that moment.",
+        )
 
 
 def gathered(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:

@@ -32,7 +32,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.contract import SUBSCRIBER_COLUMNS
-from features.errors import BundleMissing, UnusableOption, Unwritable
+from features.errors import BundleMissing, StoreUnavailable, UnusableOption, Unwritable
 from features.home import Home
 from features.intake import literal, quoted
 from features.log import EventLog
@@ -91,6 +91,8 @@ def make_book(home: Home, parts: Iterable[pa.Table], about: About) -> Book:
         When they hold no lead score.
     UnusableOption
         When nobody is left to export. Nothing is written then.
+    StoreUnavailable
+        When they are all strangers: everybody's score would be the list's average.
     Unwritable
         When the disk does not take it; the books are as they were.
     BookUnreadable
@@ -204,11 +206,16 @@ def _lay_leads(con: ibis.BaseBackend, spilled: _Spilled) -> LeftOut:
     ------
     UnusableOption
         When there is nobody.
+    StoreUnavailable
+        When all are strangers to the store.
     """
     for macro in MACROS:
         con.raw_sql(macro)
+    # Who refused is asked of the log, too: of somebody who is not in the store yet, the scores do not know it.
     con.raw_sql(f"""create temp view judged as select *, case
-        when status = 'no_consent' then 'no_consent'
+        when status = 'no_consent' or subscriber_id in (
+            select subscriber_id from subscribers where not consent_profiling
+        ) then 'no_consent'
         when {_or_null(spilled, "lead_score_converted", "boolean")} then 'converted'
         when coalesce(isfinite(lead_score_probability), false) and lead_score_score is not null then 'lead'
         else 'unscored' end as standing
@@ -219,6 +226,9 @@ def _lay_leads(con: ibis.BaseBackend, spilled: _Spilled) -> LeftOut:
     left_out = LeftOut(**counted)
     if not leads:
         raise _nobody(left_out.total, left_out)
+    ((known,),) = con.raw_sql("select count(*) from leads where status <> 'prior'").fetchall()
+    if not known:
+        raise StoreUnavailable("nobody's state is in it; `inbox materialize` fills it")
     return left_out
 
 

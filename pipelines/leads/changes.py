@@ -88,7 +88,9 @@ _REASONS = f"""
         count(*) as leads
     from (
         select unnest(string_split(change_reason, '; ')) as said,
-            regexp_extract(said, '(?s)^(new: |no longer: )?(.*?)(, last on .*)?$', ['label', 'words', 'date']) as part
+            regexp_extract(
+                said, '(?s)^(now a reason: |no longer a reason: )?(.*?)(, last on .*)?$', ['label', 'words', 'date']
+            ) as part
         from book where change_reason is not null
     ) group by reason order by leads desc, reason limit {REASONS_TOLD}
 """

@@ -3,11 +3,11 @@
 What enters: a lead as it stands, and as it stood in the book before. What leaves: the columns of a book that compare the two.
 The promise: each reason is a fact that can be checked in the two books, and the same facts give the same words.
 
-What moved a score most is looked for in this order, and at most two are said: another model; an engagement since; reasons
-that are among the strongest now and were not, or no longer are. Where the model changed, reasons are not compared: two
-models weigh the same facts differently. What this cannot tell: which of two facts weighed more; whether a fact that is not
-among the strongest reasons moved the score (mail that was sent, an attribute of the profile, the pool of all others); and
-that something was bound to happen: "time passed without a new engagement" says no more than that.
+What moved a score most is looked for in this order, and at most two are said: another model; an engagement since, where the
+score did not fall; reasons that are among the strongest now and were not, or no longer are. Where the model changed, reasons
+are not compared: two models weigh the same facts differently. What this cannot tell: which of two facts weighed more; whether
+a fact that is not among the strongest reasons moved the score (mail that was sent, an attribute of the profile, the pool of
+all others); and that something was bound to happen: "time passed without a new engagement" says no more than that.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ MACROS = (
             'those': list_transform(those, lambda one: fact(one))
         }],
         lambda bare: [
-            listed('new: ', list_filter(these, lambda one, i: not list_contains(bare.those, bare.these[i]))),
-            listed('no longer: ', list_filter(those, lambda one, i: not list_contains(bare.these, bare.those[i])))
+            listed('now a reason: ', list_filter(these, lambda one, i: not list_contains(bare.those, bare.these[i]))),
+            listed('no longer a reason: ', list_filter(those, lambda one, i: not list_contains(bare.these, bare.those[i])))
         ]
     )[1]""",
 )
@@ -54,11 +54,13 @@ _ENGAGED = """case when lead.last_engagement_at > coalesce(was.last_engagement_a
         || strftime(make_timestamp(epoch_us(lead.last_engagement_at)), '%-d %b %Y') end"""
 _REASONS = "case when lead.model_version = was.model_version then came_and_went(lead.words, was.words) end"
 
+_FACTS = f"""if(lead.score < was.score,
+    list_concat([{_MODEL}], {_REASONS}), list_concat([{_MODEL}, {_ENGAGED}], {_REASONS}))"""
+
 WHY = f"""case when was.subscriber_id is null then 'new in this list'
     when lead.score <> was.score or lead.grade <> was.grade then coalesce(
-        nullif(array_to_string(
-            list_filter(list_concat([{_MODEL}, {_ENGAGED}], {_REASONS}), lambda said: said is not null)[1:2], '; '
-        ), ''),
+        nullif(array_to_string(list_filter({_FACTS}, lambda said: said is not null)[1:2], '; '), ''),
+        'scored lower although ' || {_ENGAGED},
         'time passed without a new engagement'
     ) end"""
 """Null where neither score nor grade moved. ``words`` are all reasons of a row, for and against."""

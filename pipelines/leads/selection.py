@@ -176,7 +176,7 @@ def _holds(batch: pa.RecordBatch, selection: Selection) -> pa.Array:
 
 def _is_any(column: pa.Array, wanted: Sequence[str]) -> pa.Array:
     if _is_number(column.type):
-        return pc.is_in(column.cast(pa.float64()), pa.array([_number(text) for text in wanted], pa.float64()))
+        return pc.is_in(column.cast(pa.float64(), safe=False), pa.array([_number(text) for text in wanted], pa.float64()))
     return pc.is_in(column.cast(pa.string()), pa.array(wanted, pa.string()))
 
 

@@ -13,6 +13,8 @@ index by id beside each book, which would have to be written, kept and forgotten
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -180,10 +182,21 @@ def open_book(path: Path) -> Book:
         When it is damaged.
     FileNotFoundError
     """
+    with _whole(path), pq.ParquetFile(path) as file:
+        return _described(path, file)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """What Arrow says of a damaged file, in our words."""
     try:
-        with pq.ParquetFile(path) as file:
-            return _described(path, file)
+        yield
     except (pa.ArrowException, KeyError, ValueError) as error:
+        raise BookUnreadable(path) from error
+    except OSError as error:
+        # Arrow says so too of pages it cannot read, without a number; with one, it is the disk's own word.
+        if error.errno is not None:
+            raise
         raise BookUnreadable(path) from error
 
 
@@ -230,7 +243,7 @@ def row(path: Path, subscriber_id: str, columns: tuple[str, ...] | None = None) 
     BookUnreadable
     """
     try:
-        with pq.ParquetFile(path) as file:
+        with _whole(path), pq.ParquetFile(path) as file:
             for group in range(file.num_row_groups):
                 ids = file.read_row_group(group, columns=["subscriber_id"], use_threads=False)["subscriber_id"]
                 place = pc.index(ids, pa.scalar(subscriber_id, pa.string())).as_py()
@@ -239,6 +252,4 @@ def row(path: Path, subscriber_id: str, columns: tuple[str, ...] | None = None) 
                     return dict(rows.slice(place, 1).to_pylist()[0])
     except FileNotFoundError:
         return None
-    except pa.ArrowException as error:
-        raise BookUnreadable(path) from error
     return None

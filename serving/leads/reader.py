@@ -14,6 +14,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,8 @@ _CONFIG: dict[str, Any] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
 }
+_BOOK = "read_parquet(?, hive_partitioning = false)"
+"""A home may lie in a directory that is called like a column and its value."""
 _Mark = tuple[int, int, int]
 
 
@@ -115,7 +118,7 @@ class BookReader:
     def begin(self, selection: Selection) -> tuple[Book, Iterator[pa.RecordBatch]]:
         """A whole selection in order of rank, a row group in memory at a time."""
         with self._newest() as book:
-            return book, self._batches(book, self._ranks(book, selection, "rank"))
+            return book, self._batches(book, _mark(book.path), self._ranks(book, selection, "rank"))
 
     @property
     def _sql(self) -> duckdb.DuckDBPyConnection:
@@ -131,8 +134,7 @@ class BookReader:
         with _told():
             book, mark = self._opened()
             yield book
-            if _mark(book.path) != mark:
-                raise LeadsUnavailable("the export was written anew while it was read", 1)
+            _check_same(book, mark)
 
     def _opened(self) -> tuple[Book, _Mark]:
         found = books(self.home)
@@ -149,7 +151,7 @@ class BookReader:
         column, way = sort.removeprefix("-"), "DESC" if sort.startswith("-") else "ASC"
         order = f"ORDER BY {column} {way} NULLS LAST, rank"
         found = self._sql.execute(
-            f"SELECT rank FROM read_parquet(?) WHERE {where} {order}",
+            f"SELECT rank FROM {_BOOK} WHERE {where} {order}",
             [_literal(book.path), *(value for _, value in conditions)],
         )
         return np.asarray(found.fetchnumpy()["rank"], np.int32)
@@ -160,15 +162,17 @@ class BookReader:
             return []
         places = {rank: place for place, rank in enumerate(ranks.tolist())}
         query = (
-            f"SELECT {', '.join(ROW_COLUMNS)} FROM read_parquet(?) "
+            f"SELECT {', '.join(ROW_COLUMNS)} FROM {_BOOK} "
             f"WHERE rank BETWEEN ? AND ? AND rank IN ({', '.join('?' * len(places))})"
         )
         asked = [_literal(book.path), min(places), max(places), *places]
         found: list[Row] = self._sql.sql(query, params=asked).to_arrow_table().to_pylist()
         return sorted(found, key=lambda row: places[row["rank"]])
 
-    def _batches(self, book: Book, ranks: Ranks) -> Iterator[pa.RecordBatch]:
+    def _batches(self, book: Book, mark: _Mark, ranks: Ranks) -> Iterator[pa.RecordBatch]:
         with _told(), pq.ParquetFile(book.path) as file:
+            # Ranks of one book are not those of another; once it is open, it stays the same.
+            _check_same(book, mark)
             for group in range(file.num_row_groups):
                 there = file.read_row_group(group, columns=["rank"], use_threads=False)["rank"].to_numpy()
                 wanted = np.isin(there, ranks, assume_unique=True)
@@ -184,7 +188,7 @@ def _told() -> Iterator[None]:
         yield
     except BookUnreadable as error:
         log.error("%s", error)
-        raise LeadsUnavailable("the newest export is damaged; `inbox export leads` writes a new one", 60) from None
+        raise LeadsUnavailable("an export is damaged; the service's log says which and what to do", 60) from None
     except FileNotFoundError:
         raise LeadsUnavailable("the export was taken away while it was read", 1) from None
     except (duckdb.Error, pa.ArrowException, OSError) as error:
@@ -215,15 +219,27 @@ def _is_any(book: Book, name: str, texts: list[str]) -> tuple[str, object]:
     column = quoted(PROFILE + name)
     if not (pa.types.is_integer(type) or pa.types.is_floating(type)):
         return f"list_contains(?::VARCHAR[], CAST({column} AS VARCHAR))", texts
+    return f"list_contains(?::DOUBLE[], CAST({column} AS DOUBLE))", [_number(name, text) for text in texts]
+
+
+def _number(name: str, text: str) -> float:
     try:
-        return f"list_contains(?::DOUBLE[], CAST({column} AS DOUBLE))", [float(text) for text in texts]
+        number = float(text)
     except ValueError:
-        raise MalformedRequest("segment", f"should be a number, as {name} is") from None
+        number = nan
+    if isnan(number):
+        raise MalformedRequest("segment", f"should be a number, as {name} is")
+    return number
 
 
 def _literal(path: Path) -> str:
     """A path as DuckDB opens it: stars and brackets in it are no pattern."""
     return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in str(path))
+
+
+def _check_same(book: Book, mark: _Mark) -> None:
+    if _mark(book.path) != mark:
+        raise LeadsUnavailable("the export was written anew while it was read", 1)
 
 
 def _mark(path: Path) -> _Mark:

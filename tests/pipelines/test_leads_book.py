@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from features.errors import BundleMissing, UnusableOption, Unwritable
+from features.errors import BundleMissing, StoreUnavailable, UnusableOption, Unwritable
 from features.home import Home
 from features.log import EventLog
 from pipelines import people
@@ -24,6 +24,7 @@ from pipelines.leads import book as making
 from pipelines.leads.book import BOOKS_KEPT, make_book
 from pipelines.leads.changes import changes_of
 from pipelines.people import forget_person
+from pipelines.score import score_list
 from serving.answers import SCORED_SCHEMA
 from serving.leads.book import BOOK_SCHEMA, Book, BookUnreadable, before, books, history, newest
 from tests.front_door import inbox
@@ -130,6 +131,27 @@ def test_who_may_not_be_exported_is_left_out_and_counted_once(home: Home) -> Non
     assert (book.left_out.no_consent, book.left_out.converted, book.left_out.unscored) == (1, 1, 2)
 
 
+def test_who_refused_is_left_out_even_where_the_store_has_not_heard_of_them(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    told = {"subscriber_id": ["ann", "bob"], "created_at": [MONDAY, MONDAY], "consent_profiling": [False, True]}
+    pq.write_table(pa.table(told), tmp_path / "subscribers.parquet")
+    EventLog(home).append(None, tmp_path / "subscribers.parquet", None)
+    book = made(home, scored("ann", status="prior"), scored("bob"))
+    assert (list(rows_of(book)), book.left_out.no_consent) == (["bob"], 1)
+
+
+def test_a_list_of_strangers_alone_is_refused(home: Home) -> None:
+    with pytest.raises(StoreUnavailable, match="`inbox materialize` fills it"):
+        made(home, scored("ann", status="prior"), scored("bob", status="prior"))
+    assert books(home) == []
+
+
+def test_a_score_as_of_a_past_moment_never_rests_on_what_was_learnt_since(small_home: Home) -> None:
+    past = EventLog(small_home).end() - timedelta(days=30)
+    with pytest.raises(UnusableOption, match="received after that moment"):
+        score_list(small_home, lambda share: None, past)
+
+
 def test_reasons_for_and_against_are_told_apart_without_arrows(home: Home) -> None:
     ann = rows_of(made(home, scored("ann")))["ann"]
     assert ann["reasons_for"] == ["last click 12 days ago", "country: DE"]
@@ -216,8 +238,18 @@ def test_an_engagement_since_is_said_with_its_day_and_then_what_appeared(home: H
         "last_engagement_at": MONDAY + timedelta(days=2),
         "lead_score_reasons": ["↑ 3 purchases so far", "↑ last click 2 days ago"],
     }
-    assert why(home, {}, now) == "engaged again, last on 18 Nov 2026; new: 3 purchases so far"
-    assert why(home, {"last_engagement_at": None}, now) == "engaged, last on 18 Nov 2026; new: 3 purchases so far"
+    assert why(home, {}, now) == "engaged again, last on 18 Nov 2026; now a reason: 3 purchases so far"
+    assert (
+        why(home, {"last_engagement_at": None}, now) == "engaged, last on 18 Nov 2026; now a reason: 3 purchases so far"
+    )
+
+
+def test_who_engaged_and_fell_all_the_same_is_not_told_that_it_was_for_that(home: Home) -> None:
+    engaged = {"last_engagement_at": MONDAY + timedelta(days=2)}
+    fell = {**engaged, "lead_score_score": 40}
+    assert why(home, {}, fell) == "scored lower although engaged again, last on 18 Nov 2026"
+    said = why(home, {}, fell | {"lead_score_reasons": ["↓ country: DE", "↓ bounced"]})
+    assert said == "now a reason: bounced; no longer a reason: last click 12 days ago, no purchase so far"
 
 
 def test_a_reason_with_another_number_is_the_same_reason(home: Home) -> None:
@@ -234,7 +266,7 @@ def test_a_reason_with_another_number_is_the_same_reason(home: Home) -> None:
 
 def test_an_attribute_with_another_number_is_another_reason(home: Home) -> None:
     said = why(home, {"lead_score_reasons": ["↑ size: 11-50"]}, {"lead_score_reasons": ["↑ size: 51-200"]})
-    assert said == "new: size: 51-200; no longer: size: 11-50"
+    assert said == "now a reason: size: 51-200; no longer a reason: size: 11-50"
 
 
 def test_a_reason_that_only_turned_its_arrow_neither_came_nor_went(home: Home) -> None:
@@ -255,7 +287,10 @@ def test_the_commonest_reasons_are_counted_without_numbers_and_dates(home: Home)
         for i in many
     )
     changes = changes_of(made(home, *second, at=MONDAY + WEEK))
-    assert changes is not None and list(changes.reasons) == [("engaged again", 5), ("new: … purchase so far", 5)]
+    assert changes is not None and list(changes.reasons) == [
+        ("engaged again", 5),
+        ("now a reason: … purchase so far", 5),
+    ]
 
 
 def test_an_export_of_an_earlier_moment_compares_with_the_one_before_it(home: Home) -> None:
