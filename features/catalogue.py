@@ -187,6 +187,11 @@ class Catalogue:
             raise CatalogueMissing(path)
         return Catalogue.from_json(path.read_bytes())
 
+    @staticmethod
+    def known(path: Path) -> Catalogue:
+        """The catalogue saved there, or an empty one while nothing was learnt yet."""
+        return Catalogue.load(path) if path.exists() else Catalogue()
+
 
 def _appended(known: tuple[str, ...], found: Iterable[str], limit: int) -> tuple[str, ...]:
     present = set(known)

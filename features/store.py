@@ -161,11 +161,6 @@ class FeatureStore:
         return config
 
 
-def known_catalogue(path: Path) -> Catalogue:
-    """The catalogue saved there, or an empty one while nothing was learnt yet."""
-    return Catalogue.load(path) if path.exists() else Catalogue()
-
-
 class PackedOnlineStoreConfig(FeastConfigBaseModel):
     """What ``feature_store.yaml`` says about the online store. Feast finds this class by its name."""
 
@@ -273,7 +268,7 @@ def _translated(action: str) -> Iterator[None]:
 def _packed(config: feast.RepoConfig) -> Iterator[tuple[StateStore, Catalogue]]:
     repository = config.repo_path or REPOSITORY
     # Joining an absolute path to the repository's gives the absolute path.
-    catalogue = known_catalogue(repository / config.online_store.catalogue)
+    catalogue = Catalogue.known(repository / config.online_store.catalogue)
     url = config.online_store.url
     store = store_at(repository / config.online_store.path, url.get_secret_value() if url else None)
     with closing(store):

@@ -36,11 +36,11 @@ from features.log import EventLog, IntakeReport
 from features.vocabulary import learn
 from models.bundle import Bundle
 from models.spec import AsOfPolicy, ModelSpec, Response
+from models.specs import SPECS
 from models.timing import Timing, shape
 from pipelines.about import About, about_files
 from pipelines.console import Narrator, Share
 from pipelines.files import replacing
-from pipelines.train import SPECS
 from training.backtest import Judged, Learnt, Origin, ask, judge, stretches, train_until
 from training.hours import FittedHours, fit_hours
 

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from features.catalogue import Catalogue
 from features.clock import HOURS_TO_FIRST_MONDAY, MICROSECONDS_PER_HOUR, instant
 from features.contract import HOURS_OF_WEEK
 from features.derive import Features, derive
@@ -29,13 +30,12 @@ from features.fold import Folder, Spine
 from features.home import Home
 from features.log import EventLog
 from features.state import MICROSECONDS_PER_DAY
-from features.store import known_catalogue
 from models.bundle import Bundle, bundle_key, load
 from models.spec import ModelSpec
+from models.specs import SPECS
 from pipelines.about import about_home
 from pipelines.decisions import Carried, Experiment, carried_out, decided, experiment, numbers, unfollowed
 from pipelines.inbox import drained
-from pipelines.train import SPECS
 from serving.prediction_log import LOG_SCHEMA
 from training.dataset import JUST_AFTER, LABELLERS, Rows, labelled_rows
 from training.drift import RateChange, Shift, category_shift, rate_change, shift
@@ -230,7 +230,7 @@ def monitor(home: Home, models: Sequence[str]) -> Monitored:
         raise NoPredictions(models[0] if len(models) == 1 else "")
     drained(home)
     log = EventLog(home)
-    watch = _Watch(home, Folder(log.connect(), known_catalogue(home.catalogue)), log.start(), log.end())
+    watch = _Watch(home, Folder(log.connect(), Catalogue.known(home.catalogue)), log.start(), log.end())
     about = about_home(home)
     return Monitored(
         as_of=watch.end,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from models.specs import SPECS
 from pipelines.decisions import Experiment
 from pipelines.files import replacing
 from pipelines.monitor import Drift, Monitored, Outcomes, Watched, Week
@@ -33,7 +34,6 @@ from pipelines.pages import (
     text,
 )
 from pipelines.report.words import STATUS_MEANINGS
-from pipelines.train import SPECS
 from training.drift import Shift
 from training.evaluation import Interval
 from training.offpolicy import Contrast, PolicyValue

@@ -34,17 +34,17 @@ from features.home import Home
 from features.log import EventLog
 from features.store import FeatureStore
 from features.vocabulary import learn
-from models import churn, lead_score, send_time
 from models.bundle import Bundle, bundle_key, write
 from models.registry import CHALLENGER, PARENT_TAG, Registry, Run, Version
 from models.spec import ModelSpec
+from models.specs import SPECS
 from pipelines.about import about_home
 from pipelines.console import Narrator, Share
 from pipelines.inbox import drained
 from pipelines.judge import LEARNT_UNTIL_TAG, champion, judge, judge_hours, learnt_until
 from pipelines.promote import VERDICT_TAG, champion_of, open_registry, verdict_of
 from training.dataset import Dataset, Rows, dataset, labelled_rows
-from training.fit import Fitted, fit
+from training.fit import JUDGEMENT, Fitted, fit
 from training.hours import FittedHours, fit_hours
 from training.package import package_fitted, package_hours
 from training.plots import Chart, calibration_chart, importance_chart, learning_curve, lift_chart, to_png
@@ -55,15 +55,11 @@ if TYPE_CHECKING:
     # Optuna takes a second to import, and only who tunes needs it.
     from training.tuning import Tuned
 
-SPECS: Mapping[str, ModelSpec] = {spec.name: spec for spec in (churn.SPEC, lead_score.SPEC, send_time.SPEC)}
-
 HISTORY_CHUNK_ROWS = 50_000
 LONGEST_HORIZON = timedelta(days=36_500)
 """Dates can be counted back this far; a century is no horizon for a mailing list."""
 KEY_TAG, LOG_TAG, CODE_TAG = "training.key", "training.log", "training.code"
 """On a version: everything it was made from, the log's fingerprint, the code's."""
-JUDGEMENT = "judgement.json"
-"""With a run: how the model did on later rows, for ``training.fit.read_judgement``."""
 ROOMS = ("features", "models", "training")
 """Whose code decides what a model becomes."""
 LIBRARIES = ("lightgbm", "numpy", "duckdb", "scikit-learn", "scipy")
@@ -403,7 +399,7 @@ def _register(
 ) -> None:
     """Complete the version. Its verdict is there first, so that nobody ever sees a version that was not judged."""
     run.log_artifact("verdict.json", verdict.to_json())
-    run.log_artifact("verdict.txt", verdict_text(verdict).encode())
+    run.log_artifact("verdict.txt", verdict.in_full().encode())
     run.log_metrics({"gates_passed": float(verdict.passed)})
     tags = {
         VERDICT_TAG: verdict.to_json().decode(),
@@ -416,13 +412,6 @@ def _register(
         directory = Path(place) / "bundle"
         write(bundle, golden, directory, bundle_key(bench.home))
         run.register(directory, features=bundle.features, example=golden[:5], tags=tags)
-
-
-def verdict_text(verdict: Verdict) -> str:
-    """A verdict as a person reads it, a line per gate."""
-    against = "no champion" if verdict.champion is None else f"champion {verdict.champion}"
-    lines = [f"{verdict.model}, judged against {against}: {verdict.short()}"]
-    return "\n".join([*lines, *(f"  {gate.mark:8}{gate.name}: {gate.words}" for gate in verdict.gates)])
 
 
 def _record_tuning(bench: _Bench, run: Run, spec: ModelSpec, tuned: Tuned | None) -> None:

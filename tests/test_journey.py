@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from features.catalogue import Catalogue
 from features.contract import MODELS
 from features.home import Home
 from features.log import EventLog
 from features.online import SqliteStateStore
-from features.store import known_catalogue
 from models.bundle import current
 from pipelines.score import score_list
 from pipelines.serve import Running, ready, running
@@ -136,7 +136,7 @@ def stored(walk: Walk) -> bytes:
     con = EventLog(walk.home).connect()
     ids = con.to_pyarrow(con.table("subscribers").select("subscriber_id").order_by("subscriber_id"))
     states, found = SqliteStateStore(walk.home.online).read(
-        ids["subscriber_id"].to_pylist(), known_catalogue(walk.home.catalogue)
+        ids["subscriber_id"].to_pylist(), Catalogue.known(walk.home.catalogue)
     )
     assert found.all()
     return bytes(states.tobytes())

@@ -21,7 +21,8 @@ from features.log import EventLog
 from features.online import SqliteStateStore
 from features.packing import checksums_of
 from models.bundle import Bundle, bundle_key, current, load
-from pipelines.train import SPECS, Prepared, prepare, read_dataset, write_history
+from models.specs import SPECS
+from pipelines.train import Prepared, prepare, read_dataset, write_history
 from serving.prediction_log import Served, to_rows
 from serving.schemas import ScoreRequest
 from serving.scorer import Scorer

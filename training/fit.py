@@ -48,6 +48,10 @@ Array = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
 
 
+JUDGEMENT = "judgement.json"
+"""With a run: how the model did on later rows, for ``read_judgement``."""
+
+
 @dataclass(frozen=True)
 class Judgement:
     """Quality on the test slice, the baseline's on the same rows, and the paired differences."""

@@ -65,6 +65,12 @@ class Verdict:
         refusing = [gate.name for gate in self.gates if not gate.passed]
         return f"no: {', '.join(refusing)}" if refusing else "passed" if self.gates else "never judged"
 
+    def in_full(self) -> str:
+        """As a person reads it, a line per gate."""
+        against = "no champion" if self.champion is None else f"champion {self.champion}"
+        lines = [f"{self.model}, judged against {against}: {self.short()}"]
+        return "\n".join([*lines, *(f"  {gate.mark:8}{gate.name}: {gate.words}" for gate in self.gates)])
+
     def to_json(self) -> bytes:
         return orjson.dumps(self, option=orjson.OPT_INDENT_2)
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from features.catalogue import Catalogue
 from features.home import Home
-from features.store import known_catalogue
 from features.views import define
 
 home = Home(Path(os.environ.get("INBOX_HOME") or Path(__file__).resolve().parents[2]))
-definitions = define(known_catalogue(home.catalogue), home.offline)
+definitions = define(Catalogue.known(home.catalogue), home.offline)
 
 # Feast imports this file only to apply it. It makes the registry's own directory, but no parent of it.
 home.registry.parent.mkdir(parents=True, exist_ok=True)

@@ -19,14 +19,15 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from features.catalogue import Catalogue
 from features.contract import MODELS, SUBSCRIBER_COLUMNS
 from features.errors import EmptyLog, StoreUnavailable
 from features.fold import Folder
 from features.home import Home
 from features.log import EventLog
-from features.store import known_catalogue
 from models.registry import Registry, Version
 from models.spec import ModelSpec
+from models.specs import SPECS
 from pipelines.about import About, about_home
 from pipelines.console import Narrator, Share
 from pipelines.inbox import drained
@@ -38,10 +39,9 @@ from pipelines.report.page import ReportInput, write_report
 from pipelines.report.people import People, of_book, of_scores
 from pipelines.report.trust import HOURS_BASELINE, ModelCard, hours_card, model_card, refused_card
 from pipelines.score import gathered, scored_parts
-from pipelines.train import JUDGEMENT, SPECS
 from serving.leads.book import Book, newest
 from training.dataset import JUST_AFTER
-from training.fit import read_judgement
+from training.fit import JUDGEMENT, read_judgement
 from training.labels import sends_by_hour
 from training.week import Week, week
 
@@ -130,7 +130,7 @@ def _logged(home: Home) -> _Logged | None:
     log = EventLog(home)
     try:
         start, end = log.start(), log.end()
-        folder = Folder(log.connect(MEMORY_LIMIT), known_catalogue(home.catalogue))
+        folder = Folder(log.connect(MEMORY_LIMIT), Catalogue.known(home.catalogue))
     except EmptyLog:
         return None
     events = folder.con.table("events")

@@ -12,7 +12,6 @@ from rich.table import Column, Table
 from models.registry import Registry, Version
 from pipelines.console import Narrator
 from pipelines.promote import open_registry, verdict_of
-from pipelines.train import verdict_text
 from pipelines.verbs.options import HERE, HomeOption, ModelsArgument, chosen_models, home_at
 
 SHOWN = 10
@@ -61,7 +60,7 @@ def _tell_versions(narrator: Narrator, registry: Registry, models: Sequence[str]
 
 def _tell_verdict(narrator: Narrator, version: Version) -> None:
     narrator.say(f"[bold]{version.model} version {version.version}[/]")
-    narrator.say(escape(verdict_text(verdict_of(version))))
+    narrator.say(escape(verdict_of(version).in_full()))
 
 
 def _tell_history(narrator: Narrator, registry: Registry, models: Sequence[str]) -> None:

@@ -30,7 +30,7 @@ from features.errors import FeatureStoreFailed
 from features.home import Home
 from features.packing import pack, unpack
 from features.state import CEILINGS, States, identity
-from features.store import REPOSITORY, FeatureStore, PackedOnlineStore, known_catalogue
+from features.store import REPOSITORY, FeatureStore, PackedOnlineStore
 from features.views import define
 from tests.serving import faults
 
@@ -446,7 +446,7 @@ def test_feasts_own_entrance_takes_the_server_from_the_environment_and_no_file_h
 
 
 def test_nothing_learnt_yet_is_an_empty_catalogue(tmp_path: Path) -> None:
-    assert known_catalogue(tmp_path / "catalogue.json") == Catalogue()
+    assert Catalogue.known(tmp_path / "catalogue.json") == Catalogue()
 
 
 @pytest.mark.slow

@@ -18,11 +18,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from features.catalogue import Catalogue
 from features.clock import instant, microseconds
 from features.fold import Folder
 from features.home import Home
 from features.log import EventLog
-from features.store import known_catalogue
 from models.send_time import SPEC, Curves, Window, decide
 from pipelines.decisions import OWN_MODEL, Followed, carried_out, decided, experiment, numbers, parts
 from pipelines.monitor import Monitored, Watched, calibration_gone, current_experiment, monitor, read_predictions
@@ -199,7 +199,7 @@ def test_arms_are_compared_as_they_were_played(played: Played) -> None:
 
 def test_the_report_tells_of_the_same_experiment(played: Played, tmp_path: Path) -> None:
     home, log = played.home, EventLog(played.home)
-    folder = Folder(log.connect(), known_catalogue(home.catalogue))
+    folder = Folder(log.connect(), Catalogue.known(home.catalogue))
     assert repr(current_experiment(home, folder, log.end())) == repr(played.of("send_time").experiment)
     assert inbox("export", "report", "--home", home.root, "--out", tmp_path / "report.html").code == 0
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -286,7 +286,7 @@ def test_answers_given_after_the_log_ended_are_held_against_no_more_than_it_know
 
 def test_each_decision_without_a_campaign_counts_once(harmed: Home) -> None:
     log = EventLog(harmed)
-    folder, until = Folder(log.connect(), known_catalogue(harmed.catalogue)), log.end() + JUST_AFTER
+    folder, until = Folder(log.connect(), Catalogue.known(harmed.catalogue)), log.end() + JUST_AFTER
     decisions = decided(read_predictions(harmed, "send_time"))
     nameless = decisions.set_column(1, "campaign_id", pa.nulls(decisions.num_rows, pa.string()))
     folder.events = folder.events.mutate(campaign_id=ibis.null("string"))
@@ -350,7 +350,7 @@ def test_decisions_that_nobody_followed_yet_are_no_evidence(unsent: Home) -> Non
 
 def test_only_a_decision_before_a_send_and_near_its_moment_counts_as_its_cause(harmed: Home) -> None:
     log = EventLog(harmed)
-    folder, until = Folder(log.connect(), known_catalogue(harmed.catalogue)), log.end() + JUST_AFTER
+    folder, until = Folder(log.connect(), Catalogue.known(harmed.catalogue)), log.end() + JUST_AFTER
     decisions = decided(read_predictions(harmed, "send_time"))
     carried = carried_out(decisions, folder, SPEC, until)
     # Asked twice, sent once: the later answer is what was done.
@@ -369,7 +369,7 @@ def test_only_a_decision_before_a_send_and_near_its_moment_counts_as_its_cause(h
 
 def test_mail_without_a_campaign_finds_its_decision_by_the_hour(harmed: Home) -> None:
     log = EventLog(harmed)
-    folder = Folder(log.connect(), known_catalogue(harmed.catalogue))
+    folder = Folder(log.connect(), Catalogue.known(harmed.catalogue))
     decisions = decided(read_predictions(harmed, "send_time"))
     nameless = decisions.set_column(1, "campaign_id", pa.nulls(decisions.num_rows, pa.string()))
     assert nameless.column_names == decisions.column_names
