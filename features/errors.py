@@ -461,7 +461,9 @@ class NoLeadBook(RequestError):
     code = "no_lead_book"
 
     def __init__(self) -> None:
-        super().__init__("No lead was exported yet, so there is none to show. Run `inbox export leads`, then look again.")
+        super().__init__(
+            "No lead was exported yet, so there is none to show. Run `inbox export leads`, then look again."
+        )
 
 
 class UnknownLead(RequestError):

@@ -66,7 +66,7 @@ def scored_parts(
     scored_at
         Default: just after the log's end, so that a rerun gives the same tables.
     ids
-        Default: everybody in the log, in order.
+        Default: everybody in the log, in order; as of a given moment, who had joined by then.
     explain
         Add the reasons; takes some 75 times as long.
 
@@ -87,7 +87,7 @@ def scored_parts(
     scorer = scorer_of(home, models)
     if not scorer.bundles:
         raise BundleMissing(home.bundles)
-    with _everybody(log) if ids is None else nullcontext((ids, len(ids))) as (asked, total):
+    with _everybody(log, scored_at) if ids is None else nullcontext((ids, len(ids))) as (asked, total):
         if not total:
             raise EmptyLog(home.event_log)
         done = 0
@@ -140,24 +140,26 @@ def _named(models: Sequence[str]) -> tuple[ModelName, ...]:
 
 
 @contextmanager
-def _everybody(log: EventLog) -> Iterator[tuple[Iterable[str], int]]:
+def _everybody(log: EventLog, joined_before: datetime | None) -> Iterator[tuple[Iterable[str], int]]:
     """The ids of all subscribers in order, and how many there are.
 
     They wait in a file without a name, which is gone with the process: the tables that tell who is there are closed
     before the first of them is scored.
     """
     with tempfile.TemporaryFile(dir=log.home.var) as waiting:
-        total = _laid_down(log, waiting)
+        total = _laid_down(log, joined_before, waiting)
         waiting.seek(0)
         with pa.ipc.open_stream(waiting) as stream:
             yield chain.from_iterable(batch.column(0).to_pylist() for batch in stream), total
 
 
-def _laid_down(log: EventLog, file: IO[bytes]) -> int:
+def _laid_down(log: EventLog, joined_before: datetime | None, file: IO[bytes]) -> int:
     """Write the ids of all subscribers in order; how many they are."""
     con, total = log.connect(MEMORY_LIMIT), 0
     try:
-        ids = con.con.sql("select subscriber_id from subscribers order by subscriber_id").to_arrow_reader(MAX_IDS)
+        by_then = "true" if joined_before is None else "created_at is null or created_at < $1"
+        query = f"select subscriber_id from subscribers where {by_then} order by subscriber_id"
+        ids = con.con.sql(query, params=[joined_before] if joined_before else []).to_arrow_reader(MAX_IDS)
         with pa.ipc.new_stream(file, ids.schema) as stream:
             for batch in ids:
                 total += batch.num_rows

@@ -7,6 +7,7 @@ book is not counted, its frame is, because it cannot write without one.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -45,6 +46,8 @@ def exports(bench: Bench) -> Measured:
     measured.facts |= {"leads": book.rows, "book_mb": book.path.stat().st_size / 2**20, "columns": len(book.schema)}
     for format in NAMES:
         _format(bench, measured, cast(ExportFormat, format), book.path, book.rows)
+        # Of a million leads all files together are larger than a gigabyte.
+        shutil.rmtree(bench.work / "out")
     return measured
 
 

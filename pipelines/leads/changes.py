@@ -84,13 +84,16 @@ def changes_of(book: Book) -> Changes | None:
 
 _PAIRS = "select grade_before, grade, count(*) from book where grade_before is not null group by all"
 _REASONS = f"""
-    select if(starts_with(said, 'the model changed'), said, part.label || without_numbers(part.words)) as reason,
-        count(*) as leads
+    select if(starts_with(said, 'the model changed'), said, part.label || fact(one)) as reason, count(*) as leads
     from (
-        select unnest(string_split(change_reason, '; ')) as said,
-            regexp_extract(
-                said, '(?s)^(now a reason: |no longer a reason: )?(.*?)(, last on .*)?$', ['label', 'words', 'date']
-            ) as part
-        from book where change_reason is not null
+        select said, part, unnest(if(part.label = '', [part.words], string_split(part.words, ', '))) as one
+        from (
+            select unnest(string_split(change_reason, '; ')) as said,
+                regexp_extract(
+                    said, '(?s)^(now a reason: |no longer a reason: )?(.*?)(, last on .*)?$', ['label', 'words', 'date']
+                ) as part
+            from book where change_reason is not null
+        )
     ) group by reason order by leads desc, reason limit {REASONS_TOLD}
 """
+"""Each reason by itself, though a score may have moved for two. A value of an attribute with a comma in it counts in parts."""

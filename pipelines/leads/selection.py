@@ -30,6 +30,8 @@ VALUES_NAMED = 12
 """An attribute with more different values is not listed where nobody has the one that was asked for."""
 LEAST_NAMED = 5
 """Nor is a value that fewer leads have: it might tell who they are."""
+NAME_SHOWN = 60
+"""Characters of an attribute's name in a message."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def refuse_nothing(book: Book, selection: Selection) -> int:
             raise UnusableOption("--segment", f"no lead has that value of {name}{_values(book, name)}")
     raise UnusableOption(
         "export leads",
-        f"none of the {book.rows:,} leads is all of that at once: {_without_values(selection)}. Nothing was written; "
+        f"none of the {book.rows:,} leads is all of that at once: {_without_values(selection)}. No file was written; "
         "ask for less at once.",
     )
 
@@ -134,10 +136,14 @@ def refuse_nothing(book: Book, selection: Selection) -> int:
 def _refuse_unfit(book: Book, segment: Segment) -> None:
     column = _column(book.schema, segment.name)
     if column is None:
-        known = ", ".join((*book.attributes, *OWN_SEGMENTS))
-        raise UnusableOption("--segment", f"the list has no attribute {segment.name!r}; there are {known}")
+        known = ", ".join(_shown(name) for name in dict.fromkeys((*book.attributes, *OWN_SEGMENTS)))
+        raise UnusableOption("--segment", f"the list has no attribute {_shown(segment.name)!r}; there are {known}")
     if _is_number(book.schema.field(column).type) and isnan(_number(segment.value)):
         raise UnusableOption("--segment", f"{segment.name} holds numbers; write it like {segment.name}=3")
+
+
+def _shown(name: str) -> str:
+    return name if len(name) <= NAME_SHOWN else f"{name[:NAME_SHOWN]}…"
 
 
 def _column(schema: pa.Schema, name: str) -> str | None:
@@ -176,7 +182,9 @@ def _holds(batch: pa.RecordBatch, selection: Selection) -> pa.Array:
 
 def _is_any(column: pa.Array, wanted: Sequence[str]) -> pa.Array:
     if _is_number(column.type):
-        return pc.is_in(column.cast(pa.float64(), safe=False), pa.array([_number(text) for text in wanted], pa.float64()))
+        # To add nothing makes one zero of the two there are, which Arrow tells apart.
+        numbers = pc.add(column.cast(pa.float64(), safe=False), 0.0)
+        return pc.is_in(numbers, pa.array([_number(text) + 0.0 for text in wanted], pa.float64()))
     return pc.is_in(column.cast(pa.string()), pa.array(wanted, pa.string()))
 
 
@@ -196,7 +204,7 @@ def _values(book: Book, name: str) -> str:
     with pq.ParquetFile(book.path) as file:
         for batch in file.iter_batches(BATCH_ROWS, columns=[column], use_threads=False):
             for one in pc.value_counts(batch[column].drop_null()).to_pylist():
-                value = f"{one['values']:g}" if isinstance(one["values"], float) else str(one["values"])
+                value = str(one["values"]).removesuffix(".0")
                 counts[value] = counts.get(value, 0) + one["counts"]
             if len(counts) > VALUES_NAMED:
                 return ""

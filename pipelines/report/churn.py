@@ -14,11 +14,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from features.intake import quoted
 from models.churn import BANDS
 from pipelines.pages import Html, bar, bullets, figure, paragraph, rich_table, section, table, tag, text
 from pipelines.report.charts import band_chart
 from pipelines.report.leads import reasons
-from pipelines.report.people import People, quoted
+from pipelines.report.people import People
 from pipelines.report.words import LONGEST, amount, from_data, percent, short
 from serving.leads.book import PROFILE
 

@@ -12,6 +12,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from features.intake import quoted
+from pipelines.leads.book import scan
 from pipelines.leads.movement import MACROS
 from serving.leads.book import BOOK_SCHEMA, PROFILE
 
@@ -52,7 +54,7 @@ class People:
 def of_book(path: Path) -> People:
     """Everybody in a lead book."""
     con = _connection()
-    con.execute(f"CREATE VIEW people AS SELECT * FROM read_parquet({_literal(str(path))})")
+    con.execute(f"CREATE VIEW people AS {scan(path)}")
     return People(con)
 
 
@@ -68,7 +70,7 @@ def of_scores(path: Path, profiles: pa.Table) -> People:
     """
     con = _connection()
     con.register("profiles", profiles)
-    con.execute(f"CREATE VIEW scored AS SELECT * FROM read_parquet({_literal(str(path))})")
+    con.execute(f"CREATE VIEW scored AS {scan(path)}")
     there = {str(name) for name, *_ in con.execute("DESCRIBE scored").fetchall()}
     sources = {"data_age_hours": "feature_age_s / 3600.0", "recommended_send_at": "send_time_send_at"}
     wanted = [(name, sources.get(name, name)) for name in BOOK_SCHEMA.names]
@@ -80,15 +82,6 @@ def of_scores(path: Path, profiles: pa.Table) -> People:
         "USING (subscriber_id) WHERE scored.status <> 'no_consent'"
     )
     return People(con)
-
-
-def quoted(name: str) -> str:
-    """A column's name in SQL, whatever a list calls its attributes."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _literal(words: str) -> str:
-    return "'" + words.replace("'", "''") + "'"
 
 
 def _connection() -> duckdb.DuckDBPyConnection:
