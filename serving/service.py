@@ -92,7 +92,7 @@ class GuardedService(Service[T]):
     # All three spell out the path and so the subscriber's id: the guard logs and counts by route instead.
     logging={"access": {"enabled": False}},
     metrics={"enabled": False},
-    tracing={"excluded_urls": ["/v1/scores", "/v1/leads"]},
+    tracing={"excluded_urls": ["/v1/scores", "/leads"]},
     envs=[{"name": name, "value": value} for name, value in ENVIRONMENT.items()],
 )
 @bentoml.asgi_app(app, path="/")

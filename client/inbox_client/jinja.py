@@ -26,7 +26,6 @@ from jinja2.runtime import Context as Rendering
 from inbox_client.answers import SubscriberScores
 from inbox_client.asking import Context, as_id
 from inbox_client.clients import AsyncScoresClient, ScoresClient
-from inbox_client.snapshot import Snapshot
 
 E = TypeVar("E", bound=Environment)
 T = TypeVar("T")
@@ -55,7 +54,7 @@ def use(
     client: ScoresClient | AsyncScoresClient,
     *,
     context: Context | None = None,
-    prefetched: Snapshot | None = None,
+    prefetched: Mapping[str, SubscriberScores] | None = None,
 ) -> E:
     """Let an environment's templates ask this client, and return the environment.
 

@@ -5,7 +5,8 @@ for it: pages have one thread, downloads another, and both have few places.
 
 A download is worked on block by block, and a block only once the caller has taken the one before. A caller who leaves, or
 does not take a block within the service's answer deadline, ends it; so does the end of ``WHOLE_WITHIN_S``. The deadline of an
-answer cannot be that of a download: a million leads take longer than the ten seconds in which anything else hangs.
+answer cannot be that of a download: a large list over a slow line takes longer than the ten seconds after which anything else
+hangs.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ MOST_WAITING = 16
 """Questions at once, the one being answered included."""
 MOST_DOWNLOADS = 4
 WHOLE_WITHIN_S = 900.0
-"""A million leads took half a minute; this is for a slow line."""
+"""A million leads took six seconds over loopback; this is for a slow line."""
 CSV_MEDIA_TYPE = "text/csv; charset=utf-8"
 DEADLINE = "inbox.deadline"
 """Where the deadline of an answer is found in the ASGI scope."""
