@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from features.errors import EmptyLog, FeatureError, Unwritable
+from features.errors import EmptyLog, FeatureError, UnreadableFile, Unwritable
 from features.forgetting import Forgotten, ids_of
 from features.forgetting import forget as forget_events
 from features.home import Home
@@ -27,9 +27,11 @@ from features.merges import Merged, Merges
 from features.merges import merge as record
 from features.payload import looks_like_an_address
 from features.stores import open_store
+from pipelines.files import clear_rooms
 from pipelines.inbox import drained
 from pipelines.leads.book import alone as books_alone
 from pipelines.live import live_updater
+from serving.leads.book import books
 
 _BESIDE = ".forgetting"
 """What a file is written under until it is whole."""
@@ -114,7 +116,10 @@ def forget_person(home: Home, subscriber_id: str) -> Gone:
     ------
     UnknownSubscriber
         Nothing here knows the person, and nobody of that id was forgotten.
-    StoreUnavailable, InboxUnavailable, UnreadableFile, Unwritable
+    UnreadableFile
+        At the end: of a damaged file nobody can tell whom it names. The person is gone from everything else; move the
+        file away and call again.
+    StoreUnavailable, InboxUnavailable, Unwritable
         When a part could not be done; call again. An export that is under way is waited for.
     """
     with _alone(home), books_alone(home):
@@ -123,7 +128,7 @@ def forget_person(home: Home, subscriber_id: str) -> Gone:
         ids = ids_of(merges, given[0], given[1:])
         again = bool(merges.forgotten_among(ids))
         # First what knows the person by these ids alone: when the events are gone, their merges are, too.
-        predictions = sum(_without(path, ids) for path in _tables(home))
+        predictions, damaged = _cut(_tables(home), ids)
         with closing(open_store(home)) as store:
             store.create()
             states = {who for who in ids if store.delete(who)}
@@ -133,6 +138,10 @@ def forget_person(home: Home, subscriber_id: str) -> Gone:
             # Again: whoever folds states may have had the events still.
             states |= {who for who in forgotten.subscriber_ids if store.delete(who)}
     left = (home.exports, home.reports)
+    for directory in left:
+        clear_rooms(directory)
+    if damaged:
+        raise damaged[0]
     return Gone(forgotten, len(states), predictions, tuple(path for path in left if path.exists()), again)
 
 
@@ -172,34 +181,64 @@ def _directories(home: Home) -> tuple[Path, ...]:
 
 
 def _tables(home: Home) -> Iterator[Path]:
-    """What is finished of those files."""
-    for directory in _directories(home):
+    """What is finished of those files; among the books may lie what is none."""
+    for directory in (home.predictions, home.offline):
         yield from sorted(directory.rglob("*.parquet"))
+    yield from books(home)
+
+
+def _cut(paths: Iterable[Path], ids: Collection[str]) -> tuple[int, list[UnreadableFile]]:
+    """Take some people out of all files; how many rows were theirs, and which files could not be read."""
+    rows, damaged = 0, []
+    for path in paths:
+        try:
+            rows += _without(path, ids)
+        except UnreadableFile as error:
+            damaged.append(error)
+    return rows, damaged
 
 
 def _without(path: Path, ids: Collection[str]) -> int:
     """Write a file anew without the rows about some people, in one step; how many they were."""
-    if "subscriber_id" not in pq.read_schema(path).names:
-        return 0
-    gone = pa.array(list(ids), pa.string())
-    with pq.ParquetFile(path) as file:
-        groups = range(file.num_row_groups)
-        found = sum(_theirs(file.read_row_group(group, columns=["subscriber_id"]), gone)[1] for group in groups)
-        if not found:
-            return 0
-        beside = path.with_suffix(_BESIDE)
-        try:
-            with pq.ParquetWriter(beside, file.schema_arrow, compression="zstd") as writer:
-                for group in groups:
-                    rows = file.read_row_group(group)
+    gone, beside = pa.array(list(ids), pa.string()), path.with_suffix(_BESIDE)
+    try:
+        with _whole(path):
+            schema = pq.read_schema(path)
+            found = sum(_theirs(group, gone)[1] for group in _groups(path, ["subscriber_id"]) if group.num_columns)
+        if found:
+            with pq.ParquetWriter(beside, schema, compression="zstd") as writer:
+                for rows in _groups(path):
                     writer.write_table(rows.filter(pc.invert(_theirs(rows, gone)[0])))
             with beside.open("rb") as written:
                 os.fsync(written.fileno())
             beside.replace(path)
-        except OSError as error:
-            beside.unlink(missing_ok=True)
-            raise Unwritable(path, os.strerror(error.errno) if error.errno else "the disk does not take it") from error
+    except OSError as error:
+        raise Unwritable(path, os.strerror(error.errno) if error.errno else "the disk does not take it") from error
+    finally:
+        beside.unlink(missing_ok=True)
     return found
+
+
+def _groups(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """A file's row groups, each without the columns it does not have."""
+    with _whole(path), pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            yield file.read_row_group(group, columns=columns)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """What Arrow says of a damaged file, in our words; of pages it cannot read it says so without a number."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise UnreadableFile(
+            path,
+            "it is damaged, so nobody can tell whether it names the person, who is gone from everything else. Move it "
+            "away, or delete it, and run the same again",
+        ) from error
 
 
 def _theirs(rows: pa.Table, ids: pa.Array) -> tuple[pa.ChunkedArray, int]:

@@ -10,6 +10,9 @@ disk where they do not fit. A merged person's former id simply stops appearing. 
 in a book of an earlier moment. Of the log's ``subscribers`` the list's own attributes are taken, not ``created_at``,
 ``timezone`` and the consents, which are the contract's and say nothing of a lead.
 
+A book takes the place of every other of exactly its moment, also of one by a higher version: what was exported last is what
+is shown. It is compared with the latest of an earlier moment.
+
 Exports wait for each other, and whoever forgets a person waits for them: what was scored before must not come back after.
 """
 
@@ -22,7 +25,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from itertools import chain
 from pathlib import Path
 
@@ -40,7 +43,7 @@ from pipelines.about import About, about_home
 from pipelines.console import Share
 from pipelines.leads.movement import MACROS, MOVED, WHY
 from pipelines.score import GROUP_ROWS, gathered, scored_parts
-from serving.leads.book import BOOK_SCHEMA, PROFILE, Book, LeftOut, before, book_id, books, open_book
+from serving.leads.book import BOOK_SCHEMA, PROFILE, Book, LeftOut, before, book_id, books, open_book, same_moment
 from serving.leads.columns import SCHEMA_VERSION
 
 BOOKS_KEPT = 26
@@ -50,6 +53,8 @@ MOST_THREADS = 2
 """Each wants memory of its own: with eight, 3,000,000 leads did not fit in it."""
 REASON_LIMIT = 3
 """Of each kind."""
+AHEAD = timedelta(days=1)
+"""So much after now and the log's end a book may be asked for: clocks and zones differ by less."""
 
 _MAKING = ".making"
 _SORTED_ROWS = 2_048
@@ -68,17 +73,32 @@ def lead_book(home: Home, share: Share, scored_at: datetime | None = None) -> Bo
     ------
     BundleMissing, EmptyLog, StoreUnavailable
         From the scoring.
-    UnusableOption, Unwritable, BookUnreadable
+    UnusableOption
+        When ``scored_at`` is further in the future than any list needs, and from ``make_book``.
+    Unwritable, BookUnreadable
         From ``make_book``.
     """
+    if scored_at is not None:
+        _refuse_future(home, scored_at)
     parts = scored_parts(home, lambda done: share(0.95 * done), scored_at, explain=True)
     book = make_book(home, parts, about_home(home))
     share(1.0)
     return book
 
 
+def _refuse_future(home: Home, scored_at: datetime) -> None:
+    """The book of a mistyped year would stay the newest until then; a simulated log may end in the future."""
+    latest = max(EventLog(home).end(), datetime.now(UTC)) + AHEAD
+    if scored_at > latest:
+        raise UnusableOption(
+            "--at",
+            "that moment is more than a day ahead of both the clock and the log's end, and its leads would be shown as the "
+            "newest until then. Give an earlier one, or leave it out. Nothing was written.",
+        )
+
+
 def make_book(home: Home, parts: Iterable[pa.Table], about: About) -> Book:
-    """Rank scored parts and write them as the book of their moment; one of the same moment and model is replaced.
+    """Rank scored parts and write them as the book of their moment; any other of that moment is replaced.
 
     Parameters
     ----------
@@ -102,7 +122,7 @@ def make_book(home: Home, parts: Iterable[pa.Table], about: About) -> Book:
         spilled = _spilled(home, parts, room / "scored.parquet")
         made = _ranked(home, spilled, about, room / "book.parquet")
         path = home.leads / f"{spilled.book_id}.parquet"
-        _publish(made, path)
+        _publish(made, path, [old for old in same_moment(home, path.stem) if old != path])
         for old in books(home)[:-BOOKS_KEPT]:
             if old != path:
                 old.unlink(missing_ok=True)
@@ -373,8 +393,8 @@ def _numbered(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Tabl
         yield table.add_column(0, "rank", ranks).cast(schema)
 
 
-def _publish(made: Path, path: Path) -> None:
-    """Give a written book its name in one step; it reaches the disk before its name does."""
+def _publish(made: Path, path: Path, replaced: Iterable[Path]) -> None:
+    """Give a written book its name in one step; it reaches the disk before its name does, and only then others go."""
     for each in (made, path.parent):
         descriptor = os.open(each, os.O_RDONLY)
         try:
@@ -383,3 +403,5 @@ def _publish(made: Path, path: Path) -> None:
             os.close(descriptor)
         if each == made:
             made.replace(path)
+            for other in replaced:
+                other.unlink(missing_ok=True)

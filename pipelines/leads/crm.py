@@ -2,7 +2,8 @@
 
 What enters: leads in rank order and what a CRM's fields hold. What leaves: ``stem-001.csv``, ``stem-002.csv``… in UTF-8
 without a byte order mark, which importers take for a part of the first name, and with LF, which they expect. The promise:
-no file, row or value is beyond the documented limits, and what was cut or left out is counted.
+no file, row or value is beyond the documented limits, what was cut or left out is counted, and a field means the same
+attribute in every export.
 
 No text gets an apostrophe here, unlike in the CSV for people: an importer would store it, and an identifier with one
 would match nobody. So a list's own identifiers and attributes stand in these files as they came, and one that begins with
@@ -14,9 +15,11 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,7 +29,7 @@ import pyarrow.compute as pc
 from features.errors import UnusableOption
 from pipelines.leads.limits import are_longer, within
 from pipelines.leads.tally import Leads
-from serving.leads.cells import cell_texts, finite, joined_rows, quoted, starts_a_formula, values
+from serving.leads.cells import cell_texts, finite, joined_rows, may_hold, quoted, starts_a_formula, values
 from serving.leads.columns import ExportColumn, Kind
 
 CUT_MARK = " [cut]"
@@ -35,6 +38,9 @@ _LARGEST_WHOLE, _LARGEST, _DECIMALS = 10**15 - 1, 10**12 - 1, 6
 """Salesforce keeps 18 digits of a number; beyond 15 one loses digits on its way through a spreadsheet or JavaScript."""
 _WIDTH = 100
 _LINE_BREAKS = r"[\t\r\n]+"
+_MARK = 8
+_KEEPS_ITS_NAME = re.compile(r"(?!.*[ _.-][0-9a-f]{8}\Z)[a-z0-9]+([ _.-][a-z0-9]+)*", re.ASCII | re.IGNORECASE)
+"""Names of which a CRM's name loses nothing but case and separators, and that do not look as if they were marked."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class Field:
     """A column as a CRM has it.
 
     ``holds`` is the longest text in UTF-16 units, None for what is no text; ``lines`` says whether line breaks may be in
-    it.
+    it; ``nothing`` is what a cell says where there is nothing to say.
     """
 
     column: ExportColumn
@@ -50,18 +56,22 @@ class Field:
     label: str
     holds: int | None
     lines: bool = False
+    nothing: str = ""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What an importer takes: rows and bytes of one file, and how it writes what is not text."""
+    """What an importer takes: rows and bytes of one file, and how it writes what is not text.
+
+    ``clears`` is the text, if there is one, that empties a field.
+    """
 
     stem: str
     rows_per_file: int
     bytes_per_file: int
     moments: Callable[[pa.Array], pa.Array]
     shares: Callable[[pa.Array], pa.Array]
-    empty: str
+    clears: str = ""
 
 
 def write_parts(leads: Leads, directory: Path, fields: Sequence[Field], layout: Layout) -> int:
@@ -117,30 +127,45 @@ def _keyed(leads: Leads, piece: pa.RecordBatch, fields: Sequence[Field]) -> pa.R
 
 def _cells(leads: Leads, batch: pa.RecordBatch, field: Field, layout: Layout) -> pa.Array:
     cells = _texts(leads, values(batch, field.column), field, layout)
-    return pc.fill_null(cells, layout.empty) if layout.empty else cells
+    if not field.nothing:
+        return cells
+    if field.holds is not None:
+        # No reasons at all are an empty text and no null.
+        cells = pc.if_else(pc.or_(pc.equal(cells, ""), pc.utf8_is_space(cells)), pa.scalar(None, cells.type), cells)
+    return pc.fill_null(cells, field.nothing)
 
 
 def _texts(leads: Leads, array: pa.Array, field: Field, layout: Layout) -> pa.Array:
     match field.column.kind:
         case Kind.TEXT | Kind.REASONS:
-            return quoted(_fitting(leads, cell_texts(array, field.column.kind), field))
+            return quoted(_fitting(leads, cell_texts(array, field.column.kind), field, layout))
         case Kind.MOMENT:
             return layout.moments(array)
         case Kind.YES_NO:
-            return pc.if_else(pc.fill_null(array, False), "true", "false")
+            return pc.if_else(array, "true", "false")
         case Kind.PROBABILITY:
             return layout.shares(finite(array)).cast(pa.string())
         case _:
             return _number(leads, array).cast(pa.string())
 
 
-def _fitting(leads: Leads, texts: pa.Array, field: Field) -> pa.Array:
-    if not field.lines and field.column.name != KEY:
-        texts = pc.replace_substring_regex(texts, _LINE_BREAKS, " ")
+def _fitting(leads: Leads, texts: pa.Array, field: Field, layout: Layout) -> pa.Array:
+    if field.column.name != KEY:
+        texts = texts if field.lines else pc.replace_substring_regex(texts, _LINE_BREAKS, " ")
+        texts = _clearing_nothing(leads, texts, layout.clears)
     texts, cut = within(texts, field.holds or 0, CUT_MARK)
     leads.tally.cut += cut
     leads.tally.formulas += pc.sum(starts_a_formula(texts)).as_py() or 0
     return texts
+
+
+def _clearing_nothing(leads: Leads, texts: pa.Array, clears: str) -> pa.Array:
+    """Texts none of which is the one that empties a field: ``#N/A`` becomes ``N/A``."""
+    if not clears or not may_hold(texts, (clears[:1].encode(),)):
+        return texts
+    would = pc.fill_null(pc.equal(pc.utf8_upper(pc.utf8_trim_whitespace(texts)), clears), False)
+    leads.tally.cut += pc.sum(would).as_py() or 0
+    return pc.if_else(would, clears[1:], texts)
 
 
 def _number(leads: Leads, array: pa.Array) -> pa.Array:
@@ -153,21 +178,31 @@ def _number(leads: Leads, array: pa.Array) -> pa.Array:
     return pc.if_else(fits, numbers, pa.scalar(None, numbers.type))
 
 
-def distinct_names(names: Sequence[str], longest: int) -> list[str]:
-    """Names of at most a length, each another than all before it.
+def field_names(columns: Sequence[ExportColumn], joined: Callable[[list[str]], str], longest: int) -> list[str]:
+    """What a CRM calls each column, in at most ``longest`` characters, whatever their order.
 
-    >>> distinct_names(["plan", "plan", "a_long_name"], 6)
-    ['plan', 'plan_2', 'a_long']
+    Where the CRM's letters cannot tell a column from another, a digest of its own name does, which stays the same.
+
+    Parameters
+    ----------
+    joined
+        Makes a name of the words of a column's.
     """
-    taken: list[str] = []
-    for name in names:
-        chosen, number = name[:longest].rstrip("_"), 1
-        while chosen.lower() in (other.lower() for other in taken):
-            number += 1
-            ending = f"_{number}"
-            chosen = name[: longest - len(ending)].rstrip("_") + ending
-        taken.append(chosen)
-    return taken
+    names = [joined(words_of(column.name)) for column in columns]
+    told = [
+        name.lower() if len(name) <= longest and _KEEPS_ITS_NAME.fullmatch(column.name) else ""
+        for column, name in zip(columns, names, strict=True)
+    ]
+    often = Counter(told)
+    return [
+        name if kept and often[kept] == 1 else _marked(column, name, longest)
+        for column, name, kept in zip(columns, names, told, strict=True)
+    ]
+
+
+def _marked(column: ExportColumn, name: str, longest: int) -> str:
+    digest = sha256(column.name.encode()).hexdigest()[:_MARK]
+    return f"{name[: longest - _MARK - 1].rstrip('_')}_{digest}"
 
 
 def plain(text: str, longest: int) -> str:
@@ -199,7 +234,10 @@ def _notes(leads: Leads, left_out: int) -> Iterator[str]:
         f"one that begins with =, +, - or @ ({tally.formulas:,} here). For people there is leads.xlsx."
     )
     if tally.cut:
-        yield f"Longer than a field holds: {tally.cut:,} values. Texts end in “{CUT_MARK.strip()}”, numbers are empty."
+        yield (
+            f"Changed: {tally.cut:,} values that a field does not hold. Long texts end in “{CUT_MARK.strip()}”, large numbers "
+            "are empty, and a text that would empty the field has lost its first sign."
+        )
     if tally.unkeyed:
         yield f"Left out: {tally.unkeyed:,} leads, whose identifier is longer than the field that is matched by."
     if left_out:

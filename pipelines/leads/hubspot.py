@@ -7,6 +7,10 @@ documented limits, and importing the same file twice changes nothing.
 HubSpot's limits are those of "Set up import files" (knowledge.hubspot.com, as of October 2025) for paid accounts; a free
 account takes 20 MB a file, some 40,000 leads. Moments are milliseconds since 1970, which its date-and-time properties
 take whatever an account's language is.
+
+An empty cell leaves a property as it is. So where there is nothing to say, our texts say "none", or last week's reason
+would stand beside this week's score. A number, a moment and a yes or no cannot be emptied by an import: ``README.txt``
+names those that may be of an earlier one.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.churn import BANDS
-from pipelines.leads.crm import KEY, Field, Layout, distinct_names, plain, readme, words_of, write_parts
+from pipelines.leads.crm import KEY, Field, Layout, field_names, plain, readme, write_parts
 from pipelines.leads.tally import Leads
 from serving.leads.book import MOVEMENTS
 from serving.leads.cells import whole_seconds
@@ -33,20 +37,31 @@ BYTES_PER_FILE = 500_000_000
 COLUMNS_PER_FILE = 999
 TEXT_LIMIT = 65_536
 NAME_LIMIT = 100
+NOTHING = "none"
 
 _CHOICES: dict[str, Sequence[str]] = {
     "grade": GRADES,
-    "grade_before": GRADES,
-    "movement": MOVEMENTS,
-    "churn_band": BANDS,
+    "grade_before": (*GRADES, NOTHING),
+    "movement": (*MOVEMENTS, NOTHING),
+    "churn_band": (*BANDS, NOTHING),
 }
+_SAYS_NOTHING = ("grade_before", "movement", "change_reason", "reasons_for", "reasons_against", "churn_band")
+_STAYS = (
+    "score_before",
+    "score_change",
+    "churn_probability",
+    "recommended_send_at",
+    "send_time_clear",
+    "last_engagement_at",
+    "data_age_hours",
+)
+"""What may be empty and is no text."""
 _LAYOUT = Layout(
     stem="contacts",
     rows_per_file=ROWS_PER_FILE,
     bytes_per_file=BYTES_PER_FILE,
     moments=lambda moments: pc.multiply(whole_seconds(moments).cast(pa.int64()), 1000).cast(pa.string()),
     shares=lambda probability: pc.round(probability, 6),
-    empty="",
 )
 
 
@@ -61,15 +76,15 @@ def write_hubspot(leads: Leads, directory: Path) -> None:
 
 
 def _fields(columns: Sequence[ExportColumn]) -> list[Field]:
-    taken = columns[:COLUMNS_PER_FILE]
-    names = distinct_names(["_".join(["inbox", *words_of(column.name)]).lower() for column in taken], NAME_LIMIT)
-    return [_field(column, name) for column, name in zip(taken, names, strict=True)]
+    names = field_names(columns, lambda words: "_".join(["inbox", *words]).lower(), NAME_LIMIT)
+    return [_field(column, name) for column, name in zip(columns, names, strict=True)][:COLUMNS_PER_FILE]
 
 
 def _field(column: ExportColumn, name: str) -> Field:
     label = plain(f"Inbox {column.name.replace('_', ' ')}", NAME_LIMIT)
     texts = column.kind in (Kind.TEXT, Kind.REASONS)
-    return Field(column, name, label, TEXT_LIMIT if texts else None, lines=_shown_as(column)[1] == "textarea")
+    nothing = NOTHING if column.name in _SAYS_NOTHING else ""
+    return Field(column, name, label, TEXT_LIMIT if texts else None, _shown_as(column)[1] == "textarea", nothing)
 
 
 def _shown_as(column: ExportColumn) -> tuple[str, str]:
@@ -97,7 +112,7 @@ def _property(field: Field) -> dict[str, Any]:
         "type": type,
         "fieldType": shown,
         "groupName": "contactinformation",
-        "description": field.column.meaning,
+        "description": field.column.meaning + (f" Here “{field.nothing}” stands for empty." if field.nothing else ""),
         "hasUniqueValue": field.column.name == KEY,
     }
     if type == "bool":
@@ -124,4 +139,7 @@ def _steps(key: str) -> tuple[str, ...]:
         "your own list and import them, matched by email. These files hold no addresses.",
         "Then each time: Contacts > Import, file from computer, contacts, update existing contacts only; choose "
         f"{key} as the unique identifier. The other columns find their properties by name.",
+        f"“{NOTHING}” stands for an empty text, because an import leaves a property as it is where a cell is empty. So "
+        f"what is no text may be of an earlier import: {', '.join(_STAYS)}; and so may your own attributes. score_before "
+        f"and score_change mean something only where movement is neither new nor {NOTHING}.",
     )

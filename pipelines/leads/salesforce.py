@@ -6,7 +6,8 @@ Data Import Wizard and of Bulk API 2.0, and loading the same file twice changes 
 
 The limits (help.salesforce.com and the developer guide of Bulk API 2.0, as of 2025): the wizard takes 50,000 records,
 100 MB and 90 fields, the API 100 MB before it encodes a file, 32,000 characters a value; a text field holds 255. An empty
-value is left alone by an update, and ``#N/A`` empties a field, so that what is no longer known does not stay.
+value is left alone by an update, and ``#N/A`` empties a field, so that what is no longer known does not stay. A checkbox
+cannot be empty: one of which nothing is known for anybody is left out, and for somebody it is not ticked.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from pipelines.leads.crm import KEY, Field, Layout, distinct_names, plain, readme, words_of, write_parts
+from pipelines.leads.crm import KEY, Field, Layout, field_names, plain, readme, write_parts
 from pipelines.leads.tally import Leads
 from serving.leads.cells import iso_moments
 from serving.leads.columns import ExportColumn, Kind
@@ -42,7 +44,7 @@ _LAYOUT = Layout(
     moments=lambda moments: iso_moments(moments, ".000Z"),
     # A percent field holds 31.25 for 31.25 %.
     shares=lambda probability: pc.round(pc.multiply(probability, 100.0), 4),
-    empty=NOTHING,
+    clears=NOTHING,
 )
 _TYPES = {
     Kind.WHOLE: "<type>Number</type><precision>18</precision><scale>0</scale>",
@@ -70,7 +72,8 @@ _OBJECT = """<?xml version="1.0" encoding="UTF-8"?>
 
 
 def write_salesforce(leads: Leads, directory: Path) -> None:
-    fields = _fields(leads.columns)
+    columns = _known(leads)
+    fields = _fields(columns)
     parts = write_parts(leads, directory, fields, _LAYOUT)
     objects = directory / "metadata" / "objects"
     objects.mkdir(parents=True)
@@ -78,27 +81,41 @@ def write_salesforce(leads: Leads, directory: Path) -> None:
     members = "\n".join(f"        <members>Lead.{field.name}</members>" for field in fields)
     (directory / "metadata" / "package.xml").write_text(_PACKAGE.format(members=members), "utf-8")
     opening = f"Lead scores for Salesforce: leads-001.csv to leads-{parts:03d}.csv."
-    words = readme(leads, opening, len(leads.columns) - len(fields), _steps(fields[0].name))
+    words = readme(leads, opening, len(columns) - len(fields), _steps(fields[0].name))
     (directory / "README.txt").write_text(words, "utf-8")
 
 
+def _known(leads: Leads) -> list[ExportColumn]:
+    """The columns but the yes or no that is null for everybody, as it is when its model is not in service."""
+    asked = [column.source for column in leads.columns if column.kind is Kind.YES_NO]
+    with pq.ParquetFile(leads.book.path) as book:
+        answers = book.read(columns=asked)
+    unknown = {name for name in asked if answers[name].null_count == answers.num_rows}
+    return [column for column in leads.columns if column.source not in unknown]
+
+
 def _fields(columns: Sequence[ExportColumn]) -> list[Field]:
-    taken = columns[:COLUMNS_PER_FILE]
-    wanted = ["_".join(["Inbox", *(word.capitalize() for word in words_of(column.name))]) for column in taken]
-    names = [f"{name}__c" for name in distinct_names(wanted, NAME_LIMIT)]
+    names = [f"{name}__c" for name in field_names(columns, _joined, NAME_LIMIT)]
     lengths = accumulate(map(len, names))
-    return [
+    fitting = [
         _field(column, name)
-        for column, name, length in zip(taken, names, lengths, strict=True)
+        for column, name, length in zip(columns, names, lengths, strict=True)
         if length <= NAMES_LIMIT
     ]
+    return fitting[:COLUMNS_PER_FILE]
+
+
+def _joined(words: Sequence[str]) -> str:
+    return "_".join(["Inbox", *(word.capitalize() for word in words)])
 
 
 def _field(column: ExportColumn, name: str) -> Field:
     label = plain(f"Inbox {column.name.replace('_', ' ')}", LABEL_LIMIT)
     if column.kind is Kind.REASONS:
-        return Field(column, name, label, LONG_TEXT_LIMIT, lines=True)
-    return Field(column, name, label, TEXT_LIMIT if column.kind is Kind.TEXT else None)
+        return Field(column, name, label, LONG_TEXT_LIMIT, lines=True, nothing=NOTHING)
+    if column.kind is Kind.TEXT:
+        return Field(column, name, label, TEXT_LIMIT, nothing="" if column.name == KEY else NOTHING)
+    return Field(column, name, label, None, nothing="false" if column.kind is Kind.YES_NO else NOTHING)
 
 
 def _definition(field: Field) -> str:

@@ -4,7 +4,9 @@ What enters: the files under ``Home.leads``, which ``pipelines.leads.book`` writ
 which book came before it, and one person's standing in all of them. The promise: a book that is listed is whole, and the
 book before another is a function of the directory alone.
 
-A book is named by its moment and the lead score's model, so that names sort as time does. Rows stand in order of rank; the
+A book is named by its moment and the lead score's model, so that names sort as time does. Of one moment only the book made
+last is kept, also when it is of a lower version: after a rollback the model that was withdrawn has none there. The book
+before is therefore always of an earlier moment. Rows stand in order of rank; the
 ids in it are therefore in no order, and a person is looked for by reading the column of ids, compared in Arrow, and nothing
 else of a row group they are not in. Of 26 books with 100,000 leads each that takes a twentieth of a second. Weighed: an
 index by id beside each book, which would have to be written, kept and forgotten with it.
@@ -144,7 +146,7 @@ def moment_of(book_id: str) -> datetime:
     >>> moment_of("20261123T081502120000Z-000004").isoformat()
     '2026-11-23T08:15:02.120000+00:00'
     """
-    return datetime.strptime(book_id.partition("-")[0], "%Y%m%dT%H%M%S%fZ").replace(tzinfo=UTC)
+    return datetime.strptime(_moment(book_id), "%Y%m%dT%H%M%S%fZ").replace(tzinfo=UTC)
 
 
 def books(home: Home) -> list[Path]:
@@ -153,8 +155,17 @@ def books(home: Home) -> list[Path]:
 
 
 def before(home: Home, book_id: str) -> Path | None:
-    """The latest book that is earlier than another, which need not be there."""
-    return next((path for path in reversed(books(home)) if path.stem < book_id), None)
+    """The latest book of an earlier moment than another's, which need not be there."""
+    return next((path for path in reversed(books(home)) if _moment(path.stem) < _moment(book_id)), None)
+
+
+def same_moment(home: Home, book_id: str) -> list[Path]:
+    """All books of another's very moment, by whichever model; with itself, where it is there."""
+    return [path for path in books(home) if _moment(path.stem) == _moment(book_id)]
+
+
+def _moment(book_id: str) -> str:
+    return book_id.partition("-")[0]
 
 
 def newest(home: Home) -> Book | None:

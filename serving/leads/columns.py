@@ -22,6 +22,10 @@ SCHEMA_VERSION = "2"
 """Changes when a column is renamed, removed or gets another meaning; a new one before the attributes does not change it."""
 GRADES = tuple(reversed(GRADES_UPWARDS))
 """Best first."""
+KEPT_AS_NUMBERS = (
+    "What came as true or false is kept as 1 or 0, what came as a date as days since 1970 (UTC), so it is shown so."
+)
+"""Of attributes; see ``features.intake.read_subscribers``."""
 
 
 class Kind(Enum):
@@ -156,8 +160,11 @@ def _attributes(schema: pa.Schema) -> Iterator[ExportColumn]:
     for field in schema:
         if field.name.startswith(PROFILE):
             name = field.name.removeprefix(PROFILE)
+            kind = _kind_of(field.type)
             meaning = f"The attribute “{name}” of your own list, as it was last told."
-            yield ExportColumn(field.name, field.name, _kind_of(field.type), 18, meaning)
+            if kind in (Kind.WHOLE, Kind.NUMBER):
+                meaning = f"{meaning} {KEPT_AS_NUMBERS}"
+            yield ExportColumn(field.name, field.name, kind, 18, meaning)
 
 
 def _kind_of(type: pa.DataType) -> Kind:

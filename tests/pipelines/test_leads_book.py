@@ -21,7 +21,7 @@ from features.log import EventLog
 from pipelines import people
 from pipelines.about import About
 from pipelines.leads import book as making
-from pipelines.leads.book import BOOKS_KEPT, make_book
+from pipelines.leads.book import BOOKS_KEPT, lead_book, make_book
 from pipelines.leads.changes import changes_of
 from pipelines.people import forget_person
 from pipelines.score import score_list
@@ -150,6 +150,14 @@ def test_a_score_as_of_a_past_moment_never_rests_on_what_was_learnt_since(small_
     past = EventLog(small_home).end() - timedelta(days=30)
     with pytest.raises(UnusableOption, match="received after that moment"):
         score_list(small_home, lambda share: None, past)
+
+
+def test_who_had_not_joined_by_a_moment_has_no_score_as_of_it(small_home: Home) -> None:
+    con = EventLog(small_home).connect()
+    joined = con.con.sql("select created_at from subscribers order by created_at").fetchall()
+    con.disconnect()
+    end = EventLog(small_home).end() + timedelta(microseconds=1)
+    assert score_list(small_home, lambda share: None, end).num_rows == sum(at < end for (at,) in joined)
 
 
 def test_reasons_for_and_against_are_told_apart_without_arrows(home: Home) -> None:
@@ -406,3 +414,35 @@ def test_forgetting_waits_for_an_export(home: Home, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(people, "_tables", tables)
     forget_person(home, "ann")
     assert held == [True]
+
+
+def test_a_book_takes_the_place_of_every_other_of_its_moment_also_after_a_rollback(home: Home) -> None:
+    oldest = made(home, scored("ann", 10))
+    withdrawn = made(home, scored("ann", 90), at=MONDAY + WEEK, lead_score_model_version="4")
+    later = made(home, scored("ann", 20), at=MONDAY + WEEK + timedelta(microseconds=1))
+    back = made(home, scored("ann", 30), at=MONDAY + WEEK)
+    assert back.previous_id == oldest.id and rows_of(back)["ann"]["score_change"] == 20
+    assert books(home) == [oldest.path, back.path, later.path] and not withdrawn.path.exists()
+    later.path.unlink()
+    assert newest(home) == back
+    assert [one.score for one in history(home, "ann")] == [10, 30]
+    retrained = made(home, scored("ann", 40), at=MONDAY + WEEK, lead_score_model_version="5")
+    assert (newest(home), retrained.previous_id) == (retrained, oldest.id)
+
+
+def test_a_book_of_a_moment_far_ahead_is_refused(home: Home) -> None:
+    for ahead in (datetime(2099, 1, 1, tzinfo=UTC), datetime.now(UTC) + 2 * making.AHEAD):
+        with pytest.raises(UnusableOption, match="--at: that moment is more than a day ahead of both"):
+            lead_book(home, lambda share: None, ahead)
+    assert books(home) == []
+
+
+def test_a_list_that_ends_in_the_future_has_books_up_to_a_day_after_its_end(home: Home, tmp_path: Path) -> None:
+    end = datetime(2098, 12, 31, tzinfo=UTC)
+    told = {"subscriber_id": ["dan"], "created_at": pa.array([end], pa.timestamp("us", tz="UTC"))}
+    pq.write_table(pa.table(told), tmp_path / "later.parquet")
+    EventLog(home).append(None, tmp_path / "later.parquet", None)
+    with pytest.raises(BundleMissing):
+        lead_book(home, lambda share: None, end + making.AHEAD)
+    with pytest.raises(UnusableOption, match="--at"):
+        lead_book(home, lambda share: None, end + making.AHEAD + timedelta(microseconds=1))

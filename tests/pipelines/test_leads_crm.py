@@ -21,16 +21,17 @@ from features.home import Home
 from models.churn import BANDS
 from pipelines.leads import hubspot, salesforce
 from pipelines.leads.book import lead_book
-from pipelines.leads.crm import CUT_MARK, Layout
+from pipelines.leads.crm import CUT_MARK, Layout, field_names
 from pipelines.leads.files import ExportSummary, write_leads
 from pipelines.leads.selection import Selection
-from serving.leads.book import Book
-from serving.leads.columns import COLUMNS, Kind
+from serving.leads.book import BOOK_SCHEMA, Book
+from serving.leads.columns import COLUMNS, ExportColumn, Kind, columns_of
 from tests.pipelines.lead_books import NOW, book_of, lead
 
 SOAP = "{http://soap.sforce.com/2006/04/metadata}"
 OWN = {"note": pa.string(), "age": pa.int64(), "spent": pa.float64()}
 NOTHING: dict[str, Any] = {"profile_note": None, "profile_age": None, "profile_spent": None}
+DOCUMENT = Path(__file__).parents[2] / "docs" / "exports.md"
 both = pytest.mark.parametrize("crm", ["hubspot", "salesforce"])
 
 
@@ -172,7 +173,7 @@ def test_hubspots_properties_are_ready_for_its_endpoint(tmp_path: Path) -> None:
         ("enumeration", "select"),
         ("bool", "booleancheckbox"),
     }
-    assert [option["value"] for option in made["inbox_churn_band"]["options"]] == list(BANDS)
+    assert [option["value"] for option in made["inbox_churn_band"]["options"]] == [*BANDS, "none"]
     assert made["inbox_probability"]["numberDisplayHint"] == "percentage"
     assert made["inbox_score"]["description"] == next(one.meaning for one in COLUMNS if one.name == "score")
 
@@ -199,6 +200,95 @@ def test_values_are_in_each_crms_own_form(tmp_path: Path) -> None:
     assert (hub["inbox_send_time_clear"], force["Inbox_Send_Time_Clear__c"]) == ("true", "true")
     # An update leaves a field alone where the value is empty, so what is no longer so is said.
     assert other["Inbox_Change_Reason__c"] == "#N/A"
+
+
+def test_reasons_that_are_gone_do_not_stay_in_either_crm(tmp_path: Path) -> None:
+    gone = dict.fromkeys(("grade_before", "movement", "change_reason", "churn_band"))
+    book = book_of(tmp_path, lead("a", reasons_for=[], reasons_against=None, **gone))
+    (hub,), (force,) = written(tmp_path, "hubspot", book)[1], written(tmp_path, "salesforce", book)[1]
+    for name in ("reasons_for", "reasons_against", *gone):
+        # HubSpot leaves a property as it is where a cell is empty, so a word stands for nothing.
+        assert hub[f"inbox_{name}"] == "none"
+        assert force[f"Inbox_{name.title()}__c"] == "#N/A"
+    made = properties(tmp_path)
+    assert "“none” stands for empty" in made["inbox_reasons_for"]["description"]
+    assert "“none” stands for empty" not in made["inbox_status"]["description"]
+
+
+def test_a_blank_text_empties_salesforces_field_and_leaves_hubspots_as_it_is(tmp_path: Path) -> None:
+    rows = [lead(str(number)) | {"profile_note": note} for number, note in enumerate(("", "  ", "\n", None))]
+    book = book_of(tmp_path, *rows, attributes={"note": pa.string()})
+    assert {row["Inbox_Profile_Note__c"] for row in written(tmp_path, "salesforce", book)[1]} == {"#N/A"}
+    assert {row["inbox_profile_note"].strip() for row in written(tmp_path, "hubspot", book)[1]} == {""}
+
+
+def test_what_hubspot_cannot_clear_is_named_in_its_readme_and_in_the_document(tmp_path: Path) -> None:
+    never = {"subscriber_id", "score", "grade", "probability", "percentile", "status", "model_version", "scored_at"}
+    unknown = dict.fromkeys({field.name for field in BOOK_SCHEMA} - never - {"rank"})
+    book = book_of(tmp_path, lead("a", **unknown) | {"profile_note": None}, attributes={"note": pa.string()})
+    (row,) = written(tmp_path, "hubspot", book)[1]
+    left = [name.removeprefix("inbox_") for name, value in row.items() if value == ""]
+    assert left[-1] == "profile_note"
+    _, _, document = DOCUMENT.read_text("utf-8").partition("\n## HubSpot\n")
+    said = " ".join((tmp_path / "hubspot" / "README.txt").read_text("utf-8").split())
+    for name in left[:-1]:
+        assert name in said
+        assert f"`{name}`" in document.partition("\n## ")[0]
+
+
+ODD_NAMES = ["国家", "城市", "größe", "gr e", "revenue (€)", "plan type", "plan-type", "Job", "job", "__", "y" * 200]
+
+
+@both
+def test_a_field_means_the_same_attribute_whatever_else_the_list_has_and_in_which_order(
+    tmp_path: Path, crm: str
+) -> None:
+    def named(*names: str) -> dict[str, str]:
+        told = {f"profile_{name}": name for name in names}
+        book = book_of(tmp_path, lead("a") | told, attributes=dict.fromkeys(names, pa.string()))
+        (row,) = written(tmp_path, crm, book)[1]
+        return {value: field for field, value in row.items() if value in told.values()}
+
+    together = named(*ODD_NAMES)
+    assert len(set(map(str.lower, together.values()))) == len(together) == len(ODD_NAMES)
+    assert named(*reversed(together)) == together
+    for name in ("国家", "城市", "größe", "gr e", "revenue (€)", "__", "y" * 200):
+        assert named(name) == {name: together[name]}
+    assert named("job")["job"].removesuffix("__c").lower() == "inbox_profile_job"
+
+
+def test_a_field_with_a_mark_is_nobody_elses(tmp_path: Path) -> None:
+    marked = field_names([attribute("国家")], "_".join, 100)[0].removeprefix("profile_")
+    assert re.fullmatch("[0-9a-f]{8}", marked)
+    assert field_names([attribute(marked)], "_".join, 100) != [f"profile_{marked}"]
+
+
+def attribute(name: str) -> ExportColumn:
+    return columns_of(pa.schema([(f"profile_{name}", pa.string())]))[-1]
+
+
+def test_an_attribute_that_says_what_empties_a_field_does_not(tmp_path: Path) -> None:
+    rows = [lead(f"s{number}") | {"profile_note": note} for number, note in enumerate(("#N/A", " #n/a ", "#N/A, #1"))]
+    book = book_of(tmp_path, *rows, attributes={"note": pa.string()})
+    summary, found = written(tmp_path, "salesforce", book)
+    assert [row["Inbox_Profile_Note__c"] for row in found] == ["N/A", "N/A", "#N/A, #1"]
+    assert summary.cut_texts == 2
+    assert "Changed: 2 values" in (tmp_path / "salesforce" / "README.txt").read_text("utf-8")
+    summary, found = written(tmp_path, "hubspot", book)
+    assert [row["inbox_profile_note"] for row in found] == ["#N/A", " #n/a ", "#N/A, #1"]
+    assert summary.cut_texts == 0
+
+
+def test_yes_or_no_is_not_said_where_it_is_not_known(tmp_path: Path) -> None:
+    without = book_of(tmp_path / "without", lead("a", send_time_confident=None))
+    (hub,), (force,) = written(tmp_path, "hubspot", without)[1], written(tmp_path, "salesforce", without)[1]
+    assert hub["inbox_send_time_clear"] == ""
+    # A checkbox cannot be empty.
+    assert "Inbox_Send_Time_Clear__c" not in {*force, *fields(tmp_path)}
+    assert "Left out" not in (tmp_path / "salesforce" / "README.txt").read_text("utf-8")
+    partly = book_of(tmp_path / "partly", lead("a", send_time_confident=True), lead("b", send_time_confident=None))
+    found = written(tmp_path, "salesforce", partly)[1]
+    assert [row["Inbox_Send_Time_Clear__c"] for row in found] == ["true", "false"]
 
 
 @both
@@ -230,7 +320,7 @@ def test_what_is_too_long_is_cut_marked_and_counted(tmp_path: Path, crm: str) ->
     assert note.endswith(CUT_MARK)
     assert units(note) == (hubspot.TEXT_LIMIT if crm == "hubspot" else salesforce.TEXT_LIMIT)
     assert (summary.cut_texts, summary.rows) == (1, 2)
-    assert "Longer than a field holds: 1 values" in (tmp_path / crm / "README.txt").read_text("utf-8")
+    assert "Changed: 1 values" in (tmp_path / crm / "README.txt").read_text("utf-8")
 
 
 def test_a_lead_whose_identifier_does_not_fit_is_left_out_and_counted_not_cut(tmp_path: Path) -> None:

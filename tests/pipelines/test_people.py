@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from pipelines import people
 from pipelines.inbox import Intake, drained
 from pipelines.materialize import materialize
 from tests.front_door import inbox
+from tests.pipelines.lead_books import NAME, book_of, lead
 from tests.pipelines.test_inbox import message
 
 
@@ -204,3 +206,56 @@ def test_a_rewriting_that_was_killed_leaves_nothing_behind(home: Home) -> None:
 def test_nobody_is_forgotten_without_a_yes(home: Home) -> None:
     assert inbox("forget", "ann", "--home", home.root).code == 1
     assert counts(home)["ann"] == 4
+
+
+def no_parquet(path: Path) -> None:
+    path.write_bytes(b"PAR1 ann and nothing of the kind")
+
+
+def damaged_in_the_middle(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + b"\xff" * (len(content) // 4) + content[4 + len(content) // 4 :])
+
+
+def of_another_type(path: Path) -> None:
+    pq.write_table(pa.table({"subscriber_id": [1]}), path)
+
+
+@pytest.mark.parametrize("damage", [no_parquet, damaged_in_the_middle, of_another_type])
+def test_a_damaged_book_is_named_after_the_person_is_gone_from_everything_else(
+    home: Home, damage: Callable[[Path], None]
+) -> None:
+    inbox("merge", "anna", "ann", "--home", home.root)
+    early, late = (home.leads / f"{year}{NAME[4:]}.parquet" for year in (2001, 2003))
+    for path in (early, late):
+        book_of(home.leads, lead("ann"), lead("bob"), book_id=path.stem)
+    broken = book_of(home.leads, lead("ann"), lead("bob"), book_id=f"2002{NAME[4:]}").path
+    damage(broken)
+    said = inbox("forget", "anna", "--yes", "--home", home.root)
+    assert said.code == 1 and f"{broken.name} cannot be read" in said.err and "Move it" in said.err, said.err
+    assert "Traceback" not in said.err and not re.search(r"\banna?\b", said.err)
+    assert counts(home) == {"bob": 4} and stored(home, "ann", "anna", "bob") == [False, False, True]
+    for path in (early, late):
+        assert pq.read_table(path)["subscriber_id"].to_pylist() == ["bob"]
+    broken.unlink()
+    again = inbox("forget", "anna", "--yes", "--home", home.root)
+    assert again.code == 0 and "was forgotten already. Removed 0 events" in again.out, again.err
+
+
+def test_a_file_of_somebody_elses_among_the_books_is_left_alone(home: Home) -> None:
+    home.leads.mkdir()
+    notes = home.leads / "notes.parquet"
+    notes.write_text("of ann")
+    said = inbox("forget", "ann", "--yes", "--home", home.root)
+    assert said.code == 0 and counts(home) == {"anna": 4, "bob": 4}, said.err
+    assert notes.read_text() == "of ann"
+
+
+def test_what_a_killed_export_left_is_cleared_when_somebody_is_forgotten(home: Home) -> None:
+    for directory in (home.exports, home.reports):
+        room = directory / ".writing-abcd1234"
+        room.mkdir(parents=True)
+        (room / ".lock").touch()
+        (room / "leads.csv").write_text("ann")
+    assert inbox("forget", "ann", "--yes", "--home", home.root).code == 0
+    assert [*home.exports.iterdir(), *home.reports.iterdir()] == []

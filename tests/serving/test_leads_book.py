@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from serving.leads.book import (
     newest,
     open_book,
     row,
+    same_moment,
 )
 from tests.pipelines.lead_books import NAME, NOW, book_of, lead
 
@@ -37,7 +39,7 @@ def published(home: Home, at: datetime, version: str, *scores: tuple[str, int]) 
     return book.path.rename(home.leads / f"{name}.parquet")
 
 
-moments = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
+moments = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))
 versions = st.integers(1, 999_999).map(str)
 
 
@@ -71,7 +73,16 @@ def test_the_book_before_is_the_latest_that_is_earlier_whether_the_later_is_ther
     assert before(home, paths[0].stem) is None
     assert before(home, paths[2].stem) == paths[1]
     assert before(home, book_id(NOW + 9 * WEEK, "1")) == paths[2]
-    assert before(home, book_id(NOW, "5")) == paths[0]
+    assert before(home, book_id(NOW, "5")) is None
+    assert before(home, book_id(NOW + WEEK, "5")) == before(home, book_id(NOW + WEEK, "1")) == paths[0]
+
+
+def test_books_of_a_moment_are_all_versions_of_it_and_no_other_moment(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    two = [published(home, NOW, version, ("ann", 1)) for version in ("4", "12")]
+    published(home, NOW + timedelta(microseconds=1), "4", ("ann", 1))
+    assert same_moment(home, book_id(NOW, "7")) == two
+    assert same_moment(home, book_id(NOW - WEEK, "4")) == []
 
 
 def test_a_history_is_everybody_books_they_are_in_oldest_first(tmp_path: Path) -> None:
@@ -117,13 +128,13 @@ def without_its_facts(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [no_parquet, cut_off, of_other_columns, without_its_facts])
-def test_what_is_no_whole_book_is_named_with_what_to_do(tmp_path: Path, damage: object) -> None:
+def test_what_is_no_whole_book_is_named_with_what_to_do(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     home = Home(tmp_path)
     path = published(home, NOW, "4", ("ann", 1))
-    assert callable(damage)
     damage(path)
-    for look in (lambda: open_book(path), lambda: newest(home)):
-        with pytest.raises(BookUnreadable, match="is no whole lead book. Move it away") as raised:
+    looks: list[Callable[[], object]] = [lambda: open_book(path), lambda: newest(home)]
+    for look in looks:
+        with pytest.raises(BookUnreadable, match=r"is no whole lead book\. Move it away") as raised:
             look()
         assert raised.value.path == path and "ann" not in str(raised.value)
 

@@ -7,6 +7,7 @@ import io
 import re
 import unicodedata
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -24,8 +25,9 @@ from serving.leads.cells import (
     starts_a_formula,
     without_formulas,
 )
-from serving.leads.columns import COLUMNS, Kind, columns_of
+from serving.leads.columns import COLUMNS, KEPT_AS_NUMBERS, Kind, columns_of
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "exports.md"
 ATTRIBUTE = pa.schema([("profile_note", pa.string())])
 SIGNS = "=+-@＝＋－＠"
 
@@ -152,3 +154,14 @@ def test_attributes_follow_our_columns_by_their_own_type() -> None:
         [*BOOK_SCHEMA, ("profile_age", pa.int64()), ("profile_spent", pa.float64()), ("profile_job", pa.string())]
     )
     assert [column.kind for column in columns_of(own)[-3:]] == [Kind.WHOLE, Kind.NUMBER, Kind.TEXT]
+
+
+def test_the_document_says_as_the_columns_do_what_became_of_truth_values_and_dates() -> None:
+    own = columns_of(pa.schema([("profile_vip", pa.float64()), ("profile_job", pa.string())]))
+    vip, job = own[-2:]
+    assert "1 or 0" in vip.meaning
+    assert "days since 1970" in vip.meaning
+    assert "1970" not in job.meaning
+    meaning = f"Each attribute of your own list, as it was last told. {KEPT_AS_NUMBERS}"
+    assert vip.meaning.endswith(KEPT_AS_NUMBERS)
+    assert f"| `profile_…` | number or text | {meaning} |" in DOCUMENT.read_text("utf-8")

@@ -29,7 +29,12 @@ def test_nothing_asked_is_everybody_best_first() -> None:
 def test_everything_that_can_be_asked_is_read() -> None:
     said = "search=a%20%26b&grade=A,B&churn_band=low,high&movement=new&segment=country%3DDE&segment=note%3Da%3Db%3B%22"
     asked = parse_leads(f"{said}&sort=-churn_probability&offset=100&limit=200", LeadQuery)
-    assert (asked.search, asked.grade, asked.churn_band, asked.movement) == ("a &b", ("A", "B"), ("low", "high"), ("new",))
+    assert (asked.search, asked.grade, asked.churn_band, asked.movement) == (
+        "a &b",
+        ("A", "B"),
+        ("low", "high"),
+        ("new",),
+    )
     assert asked.segment == ("country=DE", 'note=a=b;"')
     assert (asked.sort, asked.offset, asked.limit) == ("-churn_probability", 100, 200)
 
@@ -98,7 +103,9 @@ def test_a_refusal_never_repeats_what_was_sent(name: str) -> None:
 @settings(max_examples=100, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.sampled_from([*LeadQuery.model_fields, "x"]), st.text(max_size=8) | st.sampled_from(["A", "1", "rank"])),
+        st.tuples(
+            st.sampled_from([*LeadQuery.model_fields, "x"]), st.text(max_size=8) | st.sampled_from(["A", "1", "rank"])
+        ),
         max_size=4,
     )
 )

@@ -17,6 +17,7 @@ import pytest
 from features.catalogue import as_of_name
 from features.clock import instant
 from features.contract import MODELS
+from features.errors import StoreUnavailable
 from features.home import Home
 from features.online import SqliteStateStore
 from features.state import States
@@ -109,6 +110,7 @@ def test_each_status_says_why(loaded: Scorer, known: tuple[list[str], States], n
     scorer = over(loaded, tmp_path / "online.db", ids, states)
     table = scored(scorer, [*ids, STRANGER, "old"], now)
     assert table["status"].to_pylist() == ["ok", "stale", "partial", "no_consent", "partial", "prior", "stale"]
+    assert scorer.statuses([*ids, STRANGER, "old"], now).tolist() == table["status"].to_pylist()
     assert table["feature_age_s"].to_pylist()[:3] == [0.0, STALE_AFTER.total_seconds() + 1, 0.0]
     assert table["feature_age_s"].to_pylist()[5] is None
 
@@ -212,6 +214,8 @@ def test_a_locked_store_means_priors_and_then_scores_again(
 
 
 def check_priors(scorer: Scorer, ids: list[str], now: datetime) -> None:
+    with pytest.raises(StoreUnavailable):
+        scorer.statuses(ids, now)
     answer = scorer.score(ScoreRequest(subscriber_ids=tuple(ids)), now)
     assert answer.store_failed
     table = scored(scorer, ids, now, explain=True)

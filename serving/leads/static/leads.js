@@ -231,7 +231,7 @@
       el("div", { class: "two" },
         el("div", null, el("h3", null, "Speaks for this lead"), bullets(pro)),
         el("div", null, el("h3", null, "Speaks against"), bullets(con))),
-      churn && churn.reasons && churn.reasons.length ? el("div", null, el("h3", null, "Behind the churn risk"), bullets(churn.reasons)) : null,
+      churn && churn.reasons && churn.reasons.length ? el("div", null, el("h3", null, "Behind the churn risk (↑ raises it, ↓ lowers it)"), bullets(churn.reasons)) : null,
       el("h3", null, "History"), curve(said.history), standings(said.history),
       el("h3", null, "Attributes"), facts(lead.attributes),
     ].filter(Boolean);
