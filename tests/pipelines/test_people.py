@@ -208,6 +208,11 @@ def test_nobody_is_forgotten_without_a_yes(home: Home) -> None:
     assert counts(home)["ann"] == 4
 
 
+def book(home: Home, name: str, *who: str) -> Path:
+    made = book_of(home.leads / "beside", *map(lead, who), book_id=name)
+    return made.path.rename(home.leads / f"{name}.parquet")
+
+
 def no_parquet(path: Path) -> None:
     path.write_bytes(b"PAR1 ann and nothing of the kind")
 
@@ -226,10 +231,7 @@ def test_a_damaged_book_is_named_after_the_person_is_gone_from_everything_else(
     home: Home, damage: Callable[[Path], None]
 ) -> None:
     inbox("merge", "anna", "ann", "--home", home.root)
-    early, late = (home.leads / f"{year}{NAME[4:]}.parquet" for year in (2001, 2003))
-    for path in (early, late):
-        book_of(home.leads, lead("ann"), lead("bob"), book_id=path.stem)
-    broken = book_of(home.leads, lead("ann"), lead("bob"), book_id=f"2002{NAME[4:]}").path
+    early, broken, late = (book(home, f"{year}{NAME[4:]}", "ann", "bob") for year in (2001, 2002, 2003))
     damage(broken)
     said = inbox("forget", "anna", "--yes", "--home", home.root)
     assert said.code == 1 and f"{broken.name} cannot be read" in said.err and "Move it" in said.err, said.err
