@@ -170,12 +170,12 @@ def _clearing_nothing(leads: Leads, texts: pa.Array, clears: str) -> pa.Array:
 
 def _number(leads: Leads, array: pa.Array) -> pa.Array:
     whole = pa.types.is_integer(array.type)
-    numbers = array if whole else pc.round(finite(array), _DECIMALS)
-    largest = _LARGEST_WHOLE if whole else _LARGEST
-    # Not by the absolute value: the least of 64 bits has none.
+    numbers, largest = (array, _LARGEST_WHOLE) if whole else (finite(array), _LARGEST)
+    # Not by the absolute value: the least of 64 bits has none. And before rounding, which the largest floats do not bear.
     fits = pc.and_(pc.less_equal(numbers, largest), pc.greater_equal(numbers, -largest))
     leads.tally.cut += pc.sum(pc.invert(fits)).as_py() or 0
-    return pc.if_else(fits, numbers, pa.scalar(None, numbers.type))
+    fitting = pc.if_else(fits, numbers, pa.scalar(None, numbers.type))
+    return fitting if whole else pc.round(fitting, _DECIMALS)
 
 
 def field_names(columns: Sequence[ExportColumn], joined: Callable[[list[str]], str], longest: int) -> list[str]:

@@ -8,7 +8,7 @@ A book is named by its moment and the lead score's model, so that names sort as 
 last is kept, also when it is of a lower version: after a rollback the model that was withdrawn has none there. The book
 before is therefore always of an earlier moment. Rows stand in order of rank; the
 ids in it are therefore in no order, and a person is looked for by reading the column of ids, compared in Arrow, and nothing
-else of a row group they are not in. Of 26 books with 100,000 leads each that takes a twentieth of a second. Weighed: an
+else of a row group they are not in. Of 26 books with 100,000 leads each that takes a quarter of a second. Weighed: an
 index by id beside each book, which would have to be written, kept and forgotten with it.
 """
 

@@ -99,11 +99,12 @@ def fits_salesforce(value: str, field: dict[str, str]) -> bool:
             return len(whole.lstrip("-")) <= digits - scale and len(part) <= scale
 
 
+UNKNOWN: dict[str, Any] = dict.fromkeys(("churn_band", "movement", "grade_before", "score_before", "score_change"))
 ODD = [
     lead("a", 97) | {"profile_note": "=1+1", "profile_age": 44, "profile_spent": 12.5},
-    lead("+b") | {"profile_note": "x" * 40_000, "profile_age": 4_915_112_345_678, "profile_spent": 1e300},
+    lead("+b") | {"profile_note": "x" * 40_000, "profile_age": 4_915_112_345_678, "profile_spent": 1.7e308},
     lead("😀 שלום") | {"profile_note": 'line\r\nbreak, "quoted"; =1', "profile_age": -3, "profile_spent": float("nan")},
-    lead("s", **dict.fromkeys(("churn_band", "movement", "grade_before", "score_before", "score_change"))) | NOTHING,
+    lead("s", **UNKNOWN) | NOTHING,
     lead("e", reasons_for=["😀" * 20_000], reasons_against=[], change_reason=None, last_engagement_at=None) | NOTHING,
     lead("c", churn_probability=None, send_time_confident=None, recommended_send_at=None) | NOTHING,
 ]
@@ -203,7 +204,7 @@ def test_values_are_in_each_crms_own_form(tmp_path: Path) -> None:
 
 
 def test_reasons_that_are_gone_do_not_stay_in_either_crm(tmp_path: Path) -> None:
-    gone = dict.fromkeys(("grade_before", "movement", "change_reason", "churn_band"))
+    gone: dict[str, Any] = dict.fromkeys(("grade_before", "movement", "change_reason", "churn_band"))
     book = book_of(tmp_path, lead("a", reasons_for=[], reasons_against=None, **gone))
     (hub,), (force,) = written(tmp_path, "hubspot", book)[1], written(tmp_path, "salesforce", book)[1]
     for name in ("reasons_for", "reasons_against", *gone):
@@ -224,7 +225,7 @@ def test_a_blank_text_empties_salesforces_field_and_leaves_hubspots_as_it_is(tmp
 
 def test_what_hubspot_cannot_clear_is_named_in_its_readme_and_in_the_document(tmp_path: Path) -> None:
     never = {"subscriber_id", "score", "grade", "probability", "percentile", "status", "model_version", "scored_at"}
-    unknown = dict.fromkeys({field.name for field in BOOK_SCHEMA} - never - {"rank"})
+    unknown: dict[str, Any] = dict.fromkeys({field.name for field in BOOK_SCHEMA} - never - {"rank"})
     book = book_of(tmp_path, lead("a", **unknown) | {"profile_note": None}, attributes={"note": pa.string()})
     (row,) = written(tmp_path, "hubspot", book)[1]
     left = [name.removeprefix("inbox_") for name, value in row.items() if value == ""]

@@ -364,7 +364,7 @@ def test_an_attribute_may_be_called_anything(tmp_path: Path, name: str) -> None:
 
 def test_a_choice_that_nobody_is_in_writes_nothing_and_leaves_the_last_export_alone(tmp_path: Path, book: Book) -> None:
     (tmp_path / "leads.csv").write_text("yesterday")
-    with pytest.raises(UnusableOption, match="Nothing was written"):
+    with pytest.raises(UnusableOption, match="No file was written"):
         write_leads(book, Selection(grades=("E",)), tmp_path / "leads.csv", "csv")
     assert (tmp_path / "leads.csv").read_text() == "yesterday"
 
