@@ -13,8 +13,12 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
+import signal
 import sys
+import time
 from datetime import timedelta
+from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import bentoml
@@ -131,6 +135,7 @@ class Scoring:
         )
         _watch_events(self.follower)
         self.leads = app.state.leads = Desk(stores, self.engine, settings.answer_deadline_s)
+        Thread(target=_end_with, args=(os.getppid(),), name="supervisor", daemon=True).start()
 
     async def __is_ready__(self) -> bool:
         """Ready to score once a model is in service."""
@@ -145,6 +150,13 @@ class Scoring:
         self.swapper.close()
         self.engine.close()
         self.breaker.close()
+
+
+def _end_with(supervisor: int) -> None:
+    """A worker whose supervisor was killed would hold the port for ever, and nobody could stop it."""
+    while os.getppid() == supervisor:
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _watch(predictions: PredictionLog, shelf: Shelf, breaker: Breaker) -> None:

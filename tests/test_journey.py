@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,6 +15,7 @@ from typing import Any
 
 import httpx
 import openpyxl
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -271,3 +273,14 @@ def test_what_was_started_is_stopped_and_its_key_forgotten_even_when_the_block_f
         raise ZeroDivisionError
     assert not ready(served.url)
     assert "passing" not in {record.name for record in read_keys(keys)}
+
+
+def test_a_worker_ends_when_its_supervisor_is_killed(walk: Walk) -> None:
+    before = set(psutil.Process().children())
+    with running(walk.home) as served:
+        (supervisor,) = set(psutil.Process().children()) - before
+        supervisor.kill()
+        until = time.monotonic() + 30
+        while ready(served.url) and time.monotonic() < until:
+            time.sleep(0.2)
+        assert not ready(served.url)

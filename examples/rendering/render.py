@@ -210,7 +210,8 @@ class Outbox(Protocol):
 class Folder:
     """One .eml file a message, numbered."""
 
-    policy = SMTP
+    # Lines as long as mail may have: folded, a long address to unsubscribe at is no address any more.
+    policy = SMTP.clone(max_line_length=998)
 
     def __init__(self, path: Path) -> None:
         self.path, self._numbers = path, count(1)
@@ -264,6 +265,9 @@ def people_in(path: Path) -> list[Subscriber]:
         raise ValueError(f"{file} names nobody")
     if "subscriber_id" not in rows[0]:
         raise ValueError(f"{file} has no column subscriber_id")
+    nameless = sum(not row["subscriber_id"] for row in rows)
+    if nameless:
+        raise ValueError(f"{file} has {nameless:,} rows without a subscriber_id; fill it in, or take them out")
     return [_subscriber(str(row["subscriber_id"]), row.get("profile_industry")) for row in rows]
 
 
@@ -313,6 +317,13 @@ def _at_least_one(text: str) -> int:
     return number
 
 
+def _a_while(text: str) -> float:
+    seconds = float(text)
+    if not 0.001 <= seconds <= 600:
+        raise argparse.ArgumentTypeError("should be from 0.001 to 600 seconds")
+    return seconds
+
+
 def _words(error: Exception) -> str:
     where = f"{error.name}, line {error.lineno}: " if isinstance(error, TemplateSyntaxError) else ""
     return f"{where}{error}"
@@ -332,7 +343,7 @@ def options() -> argparse.ArgumentParser:
     asked.add_argument(
         "--ahead", type=_at_least_one, default=1000, help="people whose scores are fetched at a time (1000)"
     )
-    asked.add_argument("--wait", type=float, default=2.0, help="seconds to wait for a segment's scores at most (2)")
+    asked.add_argument("--wait", type=_a_while, default=2.0, help="seconds to wait for a segment's scores at most (2)")
     return asked
 
 

@@ -219,3 +219,21 @@ def test_the_readme_names_every_option_and_template() -> None:
     assert len(options) == 8
     assert [option for option in options if option not in readme] == []
     assert [template for template in render.TEMPLATES if f"`{template}`" not in readme] == []
+
+
+def test_an_address_to_unsubscribe_at_stays_one_however_long_the_id(tmp_path: Path) -> None:
+    folder = render.Folder(tmp_path / "out")
+    for length in (42, 256):
+        url = f"https://example.com/unsubscribe?of={'k' * length}"
+        message = EmailMessage(folder.policy)
+        message["List-Unsubscribe"] = f"<{url}>"
+        folder.add(message)
+        written = (tmp_path / "out").joinpath(f"{(42, 256).index(length) + 1:06d}.eml").read_bytes()
+        assert f"List-Unsubscribe: <{url}>\r\n".encode() in written
+
+
+def test_a_row_without_an_id_is_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "people.csv"
+    path.write_text("name,subscriber_id\nann,s1\nbob\ncy,\n")
+    with pytest.raises(ValueError, match="2 rows without a subscriber_id"):
+        people_in(path)
