@@ -7,8 +7,8 @@ promise: every object is complete; no attribute a template may ask for is None w
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Literal
+from datetime import UTC, datetime
+from typing import Literal, get_args
 
 Model = Literal["churn", "lead_score", "send_time"]
 MODELS: tuple[Model, ...] = ("churn", "lead_score", "send_time")
@@ -102,6 +102,11 @@ class Defaults:
 
     ``send_time`` None means: at the context's ``default_send_at``, or now.
 
+    Raises
+    ------
+    TypeError, ValueError
+        When an answer, its band, grade or moment is none.
+
     >>> Defaults(churn=ChurnAnswer(band="medium")).churn.band
     'medium'
     """
@@ -115,13 +120,31 @@ class Defaults:
         for name, kind in wanted:
             if not isinstance(getattr(self, name), kind):
                 raise TypeError(f"Defaults.{name} should be of {kind}; import it from inbox_client.")
-        if self.send_time is not None and self.send_time.send_at.tzinfo is None:
-            raise ValueError("Defaults.send_time.send_at should carry its zone, like datetime(…, tzinfo=UTC).")
+        _check_word("churn.band", self.churn.band, get_args(Band))
+        _check_word("lead_score.grade", self.lead_score.grade, get_args(Grade))
+        if self.send_time is not None:
+            _check_moment("send_time.send_at", self.send_time.send_at)
 
     def at(self, moment: datetime) -> StandIns:
         """What stands in for answers to a call whose message would be sent at that moment."""
         usual = SendTimeAnswer(moment, hour_of_week=24 * moment.weekday() + moment.hour)
         return StandIns(self.churn, self.lead_score, self.send_time or usual)
+
+
+def _check_word(field_name: str, value: object, words: tuple[str, ...]) -> None:
+    if value not in words:
+        raise ValueError(f"Defaults.{field_name} should be one of {', '.join(words)}.")
+
+
+def _check_moment(field_name: str, value: object) -> None:
+    if not isinstance(value, datetime):
+        raise TypeError(f"Defaults.{field_name} should be a datetime with its zone.")
+    if value.utcoffset() is None:
+        raise ValueError(f"Defaults.{field_name} should carry its zone, like datetime(…, tzinfo=UTC).")
+    try:
+        value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"Defaults.{field_name} should be a moment that UTC has too.") from None
 
 
 @dataclass(frozen=True, slots=True)

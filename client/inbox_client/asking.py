@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from numbers import Integral
 from typing import Any
 from uuid import UUID
 
@@ -109,14 +110,26 @@ def _is_moment(value: object) -> bool:
 def as_id(value: object) -> str | None:
     """The id as the service knows it; None for what cannot be one.
 
-    Databases number people or give them UUIDs: those are taken as their text.
+    Databases number people or give them UUIDs: whole numbers of any type, but no truth values, and UUIDs are taken as
+    their text.
 
-    >>> as_id(17), as_id(""), as_id(None)
-    ('17', None, None)
+    >>> as_id(17), as_id(""), as_id(True), as_id(None)
+    ('17', None, None, None)
     """
-    if type(value) is int or isinstance(value, UUID):
-        value = str(value)
-    return str(value) if isinstance(value, str) and _WORD.fullmatch(value) else None
+    try:
+        text = _id_text(value)
+        return text if text is not None and _WORD.fullmatch(text) else None
+    except Exception:  # noqa: BLE001 - the value is the caller's, and a bad id costs nobody else's answer
+        return None
+
+
+def _id_text(value: object) -> str | None:
+    if isinstance(value, str):
+        # The text itself: what a subclass makes of it in its own __str__ is for show.
+        return str.__str__(value)
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return str(int(value))
+    return str(value) if isinstance(value, UUID) else None
 
 
 def checked_models(models: Iterable[str]) -> tuple[Model, ...]:

@@ -85,7 +85,10 @@ class _Client(Generic[Transport]):
         self._begin()
 
     def _begin(self) -> None:
-        """Anew, also in a process that was forked: connections and locks are not for two."""
+        """Anew, also in a process that was forked: connections and locks are not for two.
+
+        A transport of the caller's own cannot be made anew here, which is why it must not be carried over a fork.
+        """
         self._process = os.getpid()
         self._core = Core(self._settings, Surroundings(time.monotonic, utc_now, random))
 
@@ -144,7 +147,8 @@ class ScoresClient(_Client[httpx.BaseTransport]):
         For a certificate of one's own; else the usual authorities are trusted.
     transport
         Another way to the service: httpx's through a proxy or a Unix socket, or a mock's in a test. Through another
-        synchronous one a call's end is checked between pieces of an answer only.
+        synchronous one a call's end is checked between pieces of an answer only. A client with one must not be carried
+        over a fork, where two processes would read from one socket: make both in each process.
 
     Raises
     ------

@@ -225,7 +225,7 @@ class Call:
         rows = []
         for given, name in zip(self._given, self._names, strict=True):
             if name is None:
-                rows.append(stand_ins.scores(given if isinstance(given, str) else "", "bad_id"))
+                rows.append(stand_ins.scores(given if type(given) is str else "", "bad_id"))
             else:
                 rows.append(found.get(name) or stand_ins.scores(name, "defect"))
         bad = self._names.count(None)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any, TypeVar, cast
 from zoneinfo import ZoneInfo
 
@@ -63,8 +63,12 @@ def use(
     Raises
     ------
     TypeError
-        When the client is asynchronous and the environment is not.
+        When the client or the context is none, or the client is asynchronous and the environment is not.
     """
+    if not isinstance(client, ScoresClient | AsyncScoresClient):
+        raise TypeError("client should be inbox_client.ScoresClient or AsyncScoresClient.")
+    if not isinstance(context, Context | None):
+        raise TypeError("context should be inbox_client.Context.")
     if isinstance(client, AsyncScoresClient) and not environment.is_async:
         raise TypeError("An AsyncScoresClient needs Environment(enable_async=True); ScoresClient works everywhere.")
     environment.add_extension(ScoresExtension)
@@ -78,7 +82,8 @@ def id_of(subscriber: object) -> str | None:
     >>> id_of("s1"), id_of({"id": 17}), id_of(None)
     ('s1', '17', None)
     """
-    if isinstance(subscriber, Undefined) or subscriber is None:
+    # Of the type: isinstance may ask the object itself, which may raise.
+    if subscriber is None or issubclass(type(subscriber), Undefined):
         return None
     return as_id(subscriber) or next(filter(None, (as_id(_part(subscriber, name)) for name in _NAMES)), None)
 
@@ -148,7 +153,7 @@ def send_time(rendering: Rendering, subscriber: object, format: str | None = Non
     """When to send to them: a moment in that zone, or its text in ``strftime``'s format."""
 
     def told(one: SubscriberScores) -> datetime | str:
-        moment = one.send_time.send_at.astimezone(_zone(zone))
+        moment = _local(one.send_time.send_at, zone)
         return moment.strftime(format) if format else moment
 
     return _told(_scores(rendering, subscriber), told)
@@ -166,8 +171,18 @@ def lead_grade(rendering: Rendering, subscriber: object) -> Any:
     return _told(_scores(rendering, subscriber), lambda one: one.lead_score.grade)
 
 
-def _zone(name: str) -> ZoneInfo | Any:
-    """The zone; UTC where a subscriber's own is no zone's name."""
+def _local(moment: datetime, zone: object) -> datetime:
+    """The moment there; in UTC where it would be after the last year there is, or before the first."""
+    try:
+        return moment.astimezone(_zone(zone))
+    except OverflowError:
+        return moment.astimezone(UTC)
+
+
+def _zone(name: Any) -> tzinfo:
+    """The zone; UTC where a subscriber's own is missing or no zone's name."""
+    if issubclass(type(name), Undefined):
+        return UTC
     try:
         return ZoneInfo(name)
     except (OSError, TypeError, ValueError, KeyError):

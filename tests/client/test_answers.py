@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from enum import Enum
 from typing import Any, get_args
+from uuid import UUID
 
 import httpx
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from inbox_client import Context, Defaults, answers
-from inbox_client.answers import MODELS, SubscriberScores
+from inbox_client.answers import MODELS, ChurnAnswer, LeadScoreAnswer, SendTimeAnswer, SubscriberScores
 from inbox_client.asking import Question, as_id, batches
 from inbox_client.core import RENDER, Core, Pause, Reply, Send, Settings, Surroundings
 from inbox_client.reading import Unreadable, read
@@ -177,3 +181,64 @@ def test_a_thousand_of_the_longest_ids_go_in_requests_the_service_takes() -> Non
 def test_a_context_the_service_would_refuse_is_refused_by_name(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"Context.{next(iter(wrong))}"):
         Context(**wrong)
+
+
+class Shown(str):
+    """A text that cannot be shown."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        raise RuntimeError("not for show")
+
+
+class Closed:
+    """An object that answers nothing, not even what it is."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError("the database is gone")
+
+
+class Person(str, Enum):  # noqa: UP042 - as many a program still declares them
+    ADA = "s1"
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        (17, "17"),
+        (np.int64(17), "17"),
+        (np.uint8(17), "17"),
+        (np.str_("s1"), "s1"),
+        (UUID(int=17), "00000000-0000-0000-0000-000000000011"),
+        (Person.ADA, "s1"),
+        (Shown("s1"), "s1"),
+    ],
+)
+def test_a_text_a_whole_number_of_any_type_and_a_uuid_are_ids(given: object, name: str) -> None:
+    assert as_id(given) == name
+    assert type(as_id(given)) is str
+
+
+def test_what_is_no_id_is_none_and_never_an_error() -> None:
+    # In a list, because pytest would ask a parameter for its name.
+    odd: list[object] = [True, np.True_, 17.0, Decimal(17), b"s1", 10**5000, Closed(), Closed, Shown("")]
+    assert list(map(as_id, odd)) == [None] * len(odd)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"churn": ChurnAnswer(band="mid")}, r"churn\.band.*low, medium, high"),  # type: ignore[arg-type]
+        ({"churn": ChurnAnswer(band=None)}, r"churn\.band"),  # type: ignore[arg-type]
+        ({"lead_score": LeadScoreAnswer(grade="F")}, r"lead_score\.grade.*A, B, C, D, E"),  # type: ignore[arg-type]
+        ({"lead_score": LeadScoreAnswer(grade=["A"])}, r"lead_score\.grade"),  # type: ignore[arg-type]
+        ({"send_time": SendTimeAnswer("2026-11-24")}, r"send_time\.send_at"),  # type: ignore[arg-type]
+        ({"send_time": SendTimeAnswer(datetime(2026, 11, 24))}, r"send_time\.send_at"),
+        ({"send_time": SendTimeAnswer(datetime.max.replace(tzinfo=timezone(-timedelta(hours=5))))}, "UTC"),
+        ({"churn": {"band": "low"}}, r"Defaults\.churn"),
+    ],
+)
+def test_defaults_that_cannot_be_are_refused_by_name(wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=words):
+        Defaults(**wrong)

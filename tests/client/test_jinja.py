@@ -10,15 +10,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from inbox_client import AsyncScoresClient, Context, ScoresClient
+from inbox_client import AsyncScoresClient, Context, Defaults, ScoresClient, SendTimeAnswer
 from inbox_client.jinja import ScoresExtension, use
 from jinja2 import (
+    ChainableUndefined,
     DictLoader,
     Environment,
     FileSystemBytecodeCache,
     StrictUndefined,
     TemplateRuntimeError,
     TemplateSyntaxError,
+    Undefined,
 )
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEnvironment
 
@@ -61,6 +63,23 @@ def test_the_filters_say_one_thing_each(client: ScoresClient) -> None:
         assert rendered(client, "{{ person | send_time('%H:%M', zone) }}", person="s1", zone=zone) == "07:00"
 
 
+@pytest.mark.parametrize("undefined", [Undefined, StrictUndefined, ChainableUndefined])
+def test_a_zone_that_is_missing_is_utc(client: ScoresClient, undefined: type[Undefined]) -> None:
+    template = use(Environment(undefined=undefined), client).from_string("{{ s | send_time('%H:%M', s.tz) }}")
+    assert template.render(s={"id": "s1"}) == "07:00"
+
+
+def test_a_moment_that_another_zone_has_no_year_for_is_in_utc() -> None:
+    never = Defaults(send_time=SendTimeAnswer(datetime(9999, 12, 31, 23, 30, tzinfo=UTC)))
+    with ScoresClient(nowhere(), KEY, defaults=never) as client:
+        assert rendered(client, "{{ 's1' | send_time('%H:%M %Z', 'Asia/Tokyo') }}") == "23:30 UTC"
+
+
+class Closed:
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError("the database is gone")
+
+
 class Raising:
     @property
     def subscriber_id(self) -> str:
@@ -86,10 +105,18 @@ def test_a_subscriber_is_an_id_or_carries_one(client: ScoresClient, subscriber: 
     assert rendered(client, text, person=subscriber) == f"{name} ok"
 
 
-@pytest.mark.parametrize("subscriber", [None, "", {}, [], object(), "x" * 300, {"id": None}, SimpleNamespace(id=[])])
+@pytest.mark.parametrize(
+    "subscriber", [None, "", {}, [], object(), "x" * 300, {"id": 10**5000}, SimpleNamespace(id=[])]
+)
 def test_a_subscriber_who_is_none_is_a_fallback(client: ScoresClient, service: Service, subscriber: object) -> None:
     text = "{% scores person %}{{ scores.status }} {{ person | churn_band }}"
     assert rendered(client, text, person=subscriber) == "fallback low"
+    assert service.asked == []
+
+
+def test_a_subscriber_who_answers_nothing_is_a_fallback_in_utc(client: ScoresClient, service: Service) -> None:
+    text = "{% scores person %}{{ scores.status }} {{ person | send_time('%Z', person) }}"
+    assert rendered(client, text, person=Closed()) == "fallback UTC"
     assert service.asked == []
 
 
@@ -146,6 +173,13 @@ def test_an_asynchronous_client_is_awaited(service: Service, kind: type[Environm
 def test_an_asynchronous_client_in_a_synchronous_environment_is_refused(service: Service) -> None:
     with pytest.raises(TypeError, match="enable_async"):
         use(Environment(), AsyncScoresClient(service.url, KEY))
+
+
+def test_a_client_or_a_context_that_is_none_is_refused_at_once(client: ScoresClient) -> None:
+    with pytest.raises(TypeError, match="ScoresClient"):
+        use(Environment(), "http://127.0.0.1:3000")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="Context"):
+        use(Environment(), client, context={"campaign_id": "c12"})  # type: ignore[arg-type]
 
 
 def test_who_was_prefetched_is_not_asked_for(client: ScoresClient, service: Service) -> None:
