@@ -349,12 +349,14 @@ class Guard:
         ------
         UnknownKey
         """
-        if asked in BY_SESSION and b"authorization" not in headers:
+        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+        is_bearer = scheme.lower() == b"bearer"
+        # A proxy's own Basic comes along with every request: it is no key, and no reason against a session.
+        if asked in BY_SESSION and not is_bearer:
             if not is_good(read_cookie(headers.get(b"cookie", b"")), self.keys, time()):
                 raise UnknownKey
             return None
-        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
-        record = self.keys.record(key.strip()) if scheme.lower() == b"bearer" else None
+        record = self.keys.record(key.strip()) if is_bearer else None
         if record is None:
             raise UnknownKey
         return record

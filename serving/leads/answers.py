@@ -72,17 +72,16 @@ class Answers:
         self.reader, self.engine = reader, engine
 
     def page(self, query: LeadQuery, request_id: str) -> bytes:
-        """Some leads of a selection. ``total`` counts those of the export, who have withdrawn since included."""
-        page = self.reader.page(query)
-        shown = self._may_be_shown([row["subscriber_id"] for row in page.rows])
+        """Some leads of a selection; who of them is counted, ``BookReader.page`` says."""
+        page = self.reader.page(query, self._may_be_shown)
         said = {
             "request_id": request_id,
             "book": _about(page.book),
             "total": page.total,
             "offset": query.offset,
             "limit": query.limit,
-            "withheld": len(page.rows) - int(shown.sum()),
-            "leads": [row for row, may in zip(page.rows, shown.tolist(), strict=True) if may],
+            "withheld": page.withheld,
+            "leads": page.rows,
         }
         return orjson.dumps(said, option=orjson.OPT_UTC_Z)
 

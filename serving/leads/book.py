@@ -15,7 +15,7 @@ index by id beside each book, which would have to be written, kept and forgotten
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -235,15 +235,32 @@ def _described(path: Path, file: pq.ParquetFile) -> Book:
     )
 
 
-def history(home: Home, subscriber_id: str) -> list[Standing]:
+def history(
+    home: Home, subscriber_id: str, unreadable: Callable[[Path, Exception], None] | None = None
+) -> list[Standing]:
     """How somebody stood in every book they are in, oldest first.
+
+    Parameters
+    ----------
+    unreadable
+        Told of each book that cannot be read, which is then left out; without it, such a book is an error.
 
     Raises
     ------
     BookUnreadable
     """
-    found = (row(path, subscriber_id, _STANDING) for path in books(home))
-    return [Standing(**values) for values in found if values is not None]
+    found: list[Standing] = []
+    for path in books(home):
+        try:
+            values = row(path, subscriber_id, _STANDING)
+        except (BookUnreadable, OSError) as error:
+            if unreadable is None:
+                raise
+            unreadable(path, error)
+            continue
+        if values is not None:
+            found.append(Standing(**values))
+    return found
 
 
 def row(path: Path, subscriber_id: str, columns: tuple[str, ...] | None = None) -> dict[str, Any] | None:

@@ -11,9 +11,10 @@ they are in). One step would sort whole rows, and far into a large list that tak
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import compress
 from math import isnan, nan
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ log = logging.getLogger("inbox.leads")
 
 Ranks = npt.NDArray[np.int32]
 Row = dict[str, Any]
+Shown = Callable[[Sequence[str]], npt.NDArray[np.bool_]]
+"""Which of these people may be shown now."""
 
 BLOCK_ROWS = 1_000
 """Of a download at a time: a few milliseconds, and as many as the online store is asked for at once."""
@@ -75,11 +78,16 @@ _Mark = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Page:
-    """Some leads of a selection, and how many it has in all."""
+    """Some leads of a selection, and how many it has in all. ``withheld`` would stand on it and may not be shown."""
 
     book: Book
     total: int
     rows: list[Row]
+    withheld: int
+
+
+def _everybody(subscriber_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
+    return np.ones(len(subscriber_ids), dtype=np.bool_)
 
 
 class BookReader:
@@ -89,6 +97,7 @@ class BookReader:
         self.home = home
         self._con: duckdb.DuckDBPyConnection | None = None
         self._seen: tuple[Path, _Mark, Book] | None = None
+        self._said: set[tuple[str, _Mark | None]] = set()
 
     def close(self) -> None:
         if self._con is not None:
@@ -96,8 +105,12 @@ class BookReader:
             # What is still referred to when Python ends, DuckDB complains of.
             self._con = None
 
-    def page(self, query: LeadQuery) -> Page:
+    def page(self, query: LeadQuery, shown: Shown = _everybody) -> Page:
         """The leads at one place of a selection.
+
+        Of a selection by search, of one of few, and of a narrowed one in order of ids, whoever may not be shown is
+        neither counted nor has a place: either would tell what they are like. Of any other they are counted, and their
+        places are empty.
 
         Raises
         ------
@@ -107,13 +120,19 @@ class BookReader:
             When the list has no such attribute.
         """
         with self._newest() as book:
-            ranks = self._ranks(book, query, query.sort)
-            return Page(book, len(ranks), self._rows(book, ranks[query.offset : query.offset + query.limit]))
+            ranks, all_shown = self._countable(book, query, shown)
+            rows = self._rows(book, ranks[query.offset : query.offset + query.limit])
+            if all_shown or not rows:
+                return Page(book, len(ranks), rows, 0)
+            may = shown([row["subscriber_id"] for row in rows]).tolist()
+            return Page(book, len(ranks), [*compress(rows, may)], may.count(False))
 
     def one(self, subscriber_id: str) -> tuple[Book, Row | None, list[Standing]]:
-        """One lead's whole row, None when there is none, and how they stood in every book that is left."""
+        """One lead's whole row, None when there is none, and how they stood in every book that can be read."""
         with self._newest() as book:
-            return book, row(book.path, subscriber_id), history(self.home, subscriber_id)
+            # The newest must be whole; one that is damaged among the older ones takes nobody's page away.
+            found = row(book.path, subscriber_id)
+            return book, found, history(self.home, subscriber_id, self._say)
 
     def begin(self, selection: Selection) -> tuple[Book, Iterator[pa.RecordBatch]]:
         """A whole selection in order of rank, a row group in memory at a time."""
@@ -131,10 +150,11 @@ class BookReader:
     @contextmanager
     def _newest(self) -> Iterator[Book]:
         """The newest book; an error if it did not stay the same meanwhile."""
-        with _told():
+        with self._told():
             book, mark = self._opened()
-            yield book
-            _check_same(book, mark)
+            with self._told(book.path):
+                yield book
+                _check_same(book, mark)
 
     def _opened(self) -> tuple[Book, _Mark]:
         found = books(self.home)
@@ -145,16 +165,31 @@ class BookReader:
             self._seen = path, mark, open_book(path)
         return self._seen[2], mark
 
+    def _countable(self, book: Book, query: LeadQuery, shown: Shown) -> tuple[Ranks, bool]:
+        """Ranks of a selection in its order, and whether all of them may be shown."""
+        if not _is_of_somebody(query):
+            ranks = self._ranks(book, query, query.sort)
+            if len(ranks) > BLOCK_ROWS:
+                return ranks, False
+        found = self._found(book, query, query.sort, "rank, subscriber_id")
+        kept: list[int] = []
+        while block := found.fetchmany(BLOCK_ROWS):
+            ranks_there, ids = zip(*block, strict=True)
+            kept += compress(ranks_there, shown(ids).tolist())
+        return np.asarray(kept, np.int32), True
+
     def _ranks(self, book: Book, selection: Selection, sort: str) -> Ranks:
+        return np.asarray(self._found(book, selection, sort, "rank").fetchnumpy()["rank"], np.int32)
+
+    def _found(self, book: Book, selection: Selection, sort: str, columns: str) -> duckdb.DuckDBPyConnection:
         conditions = [*_conditions(book, selection)]
         where = " AND ".join(["true", *(condition for condition, _ in conditions)])
         column, way = sort.removeprefix("-"), "DESC" if sort.startswith("-") else "ASC"
         order = f"ORDER BY {column} {way} NULLS LAST, rank"
-        found = self._sql.execute(
-            f"SELECT rank FROM {_BOOK} WHERE {where} {order}",
+        return self._sql.execute(
+            f"SELECT {columns} FROM {_BOOK} WHERE {where} {order}",
             [_literal(book.path), *(value for _, value in conditions)],
         )
-        return np.asarray(found.fetchnumpy()["rank"], np.int32)
 
     def _rows(self, book: Book, ranks: Ranks) -> list[Row]:
         """In the order of ``ranks``."""
@@ -170,7 +205,7 @@ class BookReader:
         return sorted(found, key=lambda row: places[row["rank"]])
 
     def _batches(self, book: Book, mark: _Mark, ranks: Ranks) -> Iterator[pa.RecordBatch]:
-        with _told(), pq.ParquetFile(book.path) as file:
+        with self._told(book.path), pq.ParquetFile(book.path) as file:
             # Ranks of one book are not those of another; once it is open, it stays the same.
             _check_same(book, mark)
             for group in range(file.num_row_groups):
@@ -180,20 +215,40 @@ class BookReader:
                     rows = file.read_row_group(group, use_threads=False).filter(pa.array(wanted))
                     yield from rows.combine_chunks().to_batches(max_chunksize=BLOCK_ROWS)
 
+    @contextmanager
+    def _told(self, path: Path | None = None) -> Iterator[None]:
+        """What goes wrong with a file, in our words; DuckDB's and Arrow's may hold what is in it."""
+        try:
+            yield
+        except BookUnreadable as error:
+            self._say(error.path, error)
+            raise LeadsUnavailable("an export is damaged; the service's log says which and what to do", 60) from None
+        except FileNotFoundError:
+            raise LeadsUnavailable("the export was taken away while it was read", 1) from None
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            self._say(path or self.home.leads, error)
+            reason = "the newest export cannot be read; the service's log says which file that is and what to do"
+            raise LeadsUnavailable(reason, 10) from None
 
-@contextmanager
-def _told() -> Iterator[None]:
-    """What goes wrong with a file, in our words; DuckDB's and Arrow's may hold what is in it."""
-    try:
-        yield
-    except BookUnreadable as error:
-        log.error("%s", error)
-        raise LeadsUnavailable("an export is damaged; the service's log says which and what to do", 60) from None
-    except FileNotFoundError:
-        raise LeadsUnavailable("the export was taken away while it was read", 1) from None
-    except (duckdb.Error, pa.ArrowException, OSError) as error:
-        log.error("%s while reading leads", type(error).__name__)
-        raise LeadsUnavailable("the newest export cannot be read; the service's log has more", 10) from None
+    def _say(self, path: Path, error: Exception) -> None:
+        """Log what is wrong with a book and what to do, once for as long as the file stays as it is."""
+        text, mark = str(error), None
+        if not isinstance(error, BookUnreadable):
+            text = (
+                f"{path} cannot be read ({type(error).__name__}). If that stays so, move it away and run "
+                "`inbox export leads`: it writes a new one, which is compared with the ones that are left."
+            )
+        with suppress(OSError):
+            mark = _mark(path)
+        if (text, mark) not in self._said:
+            self._said.add((text, mark))
+            log.error("%s", text)
+
+
+def _is_of_somebody(query: LeadQuery) -> bool:
+    """Whether an empty place would tell of one person, however many leads there are: between two ids there may be one."""
+    narrowed = query.grade or query.churn_band or query.movement or query.segment
+    return query.search is not None or bool(narrowed and query.sort.removeprefix("-") == "subscriber_id")
 
 
 def _conditions(book: Book, selection: Selection) -> Iterator[tuple[str, object]]:

@@ -81,10 +81,15 @@ class LeadsAnswer(_Answered):
 
     request_id: str
     book: BookAnswer
-    total: int = Field(description="In the selection, as exported.")
+    total: int = Field(
+        description="In the selection. Who has withdrawn consent since the export is counted only among "
+        "more than 1,000, without a search and, unless these are all leads, not in order of ids."
+    )
     offset: int
     limit: int
-    withheld: int = Field(description="On this page, who has withdrawn consent since the export.")
+    withheld: int = Field(
+        description="On this page, who has withdrawn consent since the export and is counted in the total."
+    )
     leads: list[LeadRow]
 
 

@@ -280,6 +280,39 @@ def test_a_damaged_book_is_said_without_what_is_in_it(
     assert caplog.messages and "anna" not in caplog.text.replace(str(home), "")
 
 
+def test_a_damaged_older_book_takes_nobodys_page_away_and_is_named_once(
+    home: Home, reader: BookReader, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = book_of(home.leads, lead("ann", 70)).path
+    oldest, damaged = (home.leads / f"2025112{day}T081502120000Z-000004.parquet" for day in (1, 2))
+    oldest.write_bytes(path.read_bytes())
+    damaged.write_bytes(b"PAR1 ann PAR1")
+    for _ in range(3):
+        _, found, standings = reader.one("ann")
+        assert found is not None and [standing.score for standing in standings] == [70, 70]
+    (said,) = caplog.messages
+    assert said.startswith(f"{damaged} is no whole lead book. Move it away") and "ann" not in said.replace(
+        str(home), ""
+    )
+    os.utime(damaged, ns=(1, 1))
+    reader.one("ann")
+    assert len(caplog.messages) == 2
+
+
+def test_damaged_pages_are_said_once_with_the_file_and_what_to_do(
+    home: Home, reader: BookReader, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = book_of(home.leads, *(lead(f"anna{number}") for number in range(500))).path
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4] + b"\xff" * (len(whole) // 2) + whole[4 + len(whole) // 2 :])
+    for _ in range(3):
+        with pytest.raises(LeadsUnavailable, match="log says which file"):
+            reader.page(LeadQuery(search="anna"))
+    (said,) = caplog.messages
+    assert str(path) in said and "move it away and run `inbox export leads`" in said
+    assert "anna" not in said.replace(str(home), "")
+
+
 def test_nothing_of_the_leads_is_spilled_and_nothing_is_fetched(reader: BookReader) -> None:
     said = dict(
         reader._sql.execute(

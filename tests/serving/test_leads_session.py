@@ -145,14 +145,18 @@ def test_a_session_opens_nothing_else(client: httpx.Client, behind: Front) -> No
     assert client.get("/v1/leads/..%2fscores%2fs1").status_code == 404
 
 
-@pytest.mark.parametrize("sent", ["Bearer wrong", "Basic eDp5", "", "Bearer"])
-def test_a_wrong_key_begins_no_session_and_a_session_does_not_excuse_it(
-    client: httpx.Client, behind: Front, sent: str
+@pytest.mark.parametrize(
+    ("sent", "beside_a_session"), [("Bearer wrong", 401), ("bearer", 401), ("Basic eDp5", 200), ("", 200)]
+)
+def test_a_wrong_key_begins_no_session_and_is_not_excused_by_one_but_what_is_no_key_does_not_end_it(
+    client: httpx.Client, behind: Front, sent: str, beside_a_session: int
 ) -> None:
     refused = client.post("/leads/session", json={}, headers={"authorization": sent})
     assert refused.status_code == 401 and "set-cookie" not in refused.headers
-    begin(client, behind)
     assert client.get("/v1/leads", headers={"authorization": sent}).status_code == 401
+    begin(client, behind)
+    assert client.get("/v1/leads", headers={"authorization": sent}).status_code == beside_a_session
+    assert client.get("/v1/scores/s1", headers={"authorization": sent}).status_code == 401
 
 
 def test_a_page_of_another_site_cannot_begin_one_with_a_form(client: httpx.Client, behind: Front) -> None:
