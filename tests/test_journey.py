@@ -277,7 +277,7 @@ def test_what_was_started_is_stopped_and_its_key_forgotten_even_when_the_block_f
 
 def test_a_worker_ends_when_its_supervisor_is_killed(walk: Walk) -> None:
     before = set(psutil.Process().children())
-    with running(walk.home) as served:
+    with running(walk.home, key_name="orphan") as served:
         (supervisor,) = set(psutil.Process().children()) - before
         supervisor.kill()
         until = time.monotonic() + 30
