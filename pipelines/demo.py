@@ -199,7 +199,9 @@ def _look_around(home: Home, about: About, exports: Sequence[Path], report: Path
     narrator.say(f"  report       {report}")
     for path in exports:
         narrator.say(f"  export       {path}")
-    narrator.say(f"  serve again  inbox serve --replay{at}   (API documentation at http://127.0.0.1:3000, the leads at /leads)")
+    narrator.say(
+        f"  serve again  inbox serve --replay{at}   (API documentation at http://127.0.0.1:3000, the leads at /leads)"
+    )
     narrator.say(f"  models       inbox models{at}; mlflow ui --backend-store-uri {home.tracking_uri}")
     narrator.say(
         f"  features     feast -c {'features/repo' if not at else home.root / 'var' / 'feast'} ui --host 127.0.0.1"
