@@ -5,8 +5,8 @@ What it never does: make a ranking of its own (a page shows the newest book that
 a person who has withdrawn consent since, keep an id or a search word in a log, or write a look at the page into the
 prediction log: that log is what models are judged by, and nobody was sent anything because somebody looked.
 
-Whoever has withdrawn consent is in no row and no download; asked for by their id, only that is said. In a selection by
-search, in one of at most 1,000 and in a narrowed one in order of ids they are not counted either: ``total``, places and
+Whoever has withdrawn consent is in no row and no download; asked for by their id, only that is said. In a selection
+of at most 1,000 and in a narrowed one in order of ids they are not counted either: ``total``, places and
 ``withheld`` are those of the others, so none of the three tells their grade, churn band, movement or attributes. In any
 other selection of more than 1,000 they are counted in ``total``, keep an empty place and are told as ``withheld``, without a
 name. Gaps in ``rank`` stay: ranks are the export's. So it is not kept from everybody: who knows from elsewhere that one

@@ -108,7 +108,7 @@ class BookReader:
     def page(self, query: LeadQuery, shown: Shown = _everybody) -> Page:
         """The leads at one place of a selection.
 
-        Of a selection by search, of one of few, and of a narrowed one in order of ids, whoever may not be shown is
+        Of a selection of few, and of a narrowed one in order of ids, whoever may not be shown is
         neither counted nor has a place: either would tell what they are like. Of any other they are counted, and their
         places are empty.
 
@@ -246,9 +246,11 @@ class BookReader:
 
 
 def _is_of_somebody(query: LeadQuery) -> bool:
-    """Whether an empty place would tell of one person, however many leads there are: between two ids there may be one."""
+    """Whether an empty place would tell what one person is like, however many leads there are: between two ids there may be
+    one. A search narrows by the id alone, and so tells nothing else.
+    """
     narrowed = query.grade or query.churn_band or query.movement or query.segment
-    return query.search is not None or bool(narrowed and query.sort.removeprefix("-") == "subscriber_id")
+    return bool(narrowed) and query.sort.removeprefix("-") == "subscriber_id"
 
 
 def _conditions(book: Book, selection: Selection) -> Iterator[tuple[str, object]]:

@@ -83,7 +83,7 @@ class LeadsAnswer(_Answered):
     book: BookAnswer
     total: int = Field(
         description="In the selection. Who has withdrawn consent since the export is counted only among "
-        "more than 1,000, without a search and, unless these are all leads, not in order of ids."
+        "more than 1,000 and, where these are narrowed by what leads are like, not in order of ids."
     )
     offset: int
     limit: int
